@@ -1,0 +1,62 @@
+"""The command line that the jobs share: a recipe, overrides, and how far to go.
+
+Wrong input ends with exit status 2 and one line, before Ray starts.
+"""
+
+import argparse
+import logging
+import sys
+from typing import Any
+
+from retort import config, pipeline
+from retort.store import Store, open_store
+
+logger = logging.getLogger(__name__)
+
+
+def main(description: str | None, until: pipeline.Stage) -> None:
+    """Run a recipe up to a stage and print the artifact's address as the last line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="path of the recipe (TOML)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides: teacher.tiny.num_chains=16"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sampled, and start nothing")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        recipe = config.load(arguments.recipe, arguments.overrides)
+        store = open_store(recipe.store)
+        if arguments.dry_run:
+            print("\n".join(pipeline.dry_run(recipe, store)))
+            return
+        pipeline.prepare(recipe, store)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    start_ray(store)
+    artifact = pipeline.distill(recipe, store, until)
+    if until == "report":
+        print(f"report: {artifact.directory()}/index.html")
+    print(f"artifact: {artifact.uri}")
+
+
+def start_ray(store: Store) -> None:
+    """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start Ray on this machine.
+
+    Raises:
+        SystemExit: a store that only this machine can reach, on a cluster of several.
+    """
+    import ray
+    from ray.data import DataContext
+
+    ray.init(logging_level=logging.WARNING)
+    nodes: list[dict[str, Any]] = ray.nodes()
+    if store.is_local and sum(node["Alive"] for node in nodes) > 1:
+        raise SystemExit(f"store {store.uri}: only one of the cluster's machines can reach it; expected a shared store")
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A slow teacher may well finish nothing for half an hour, Ray Data's limit.
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

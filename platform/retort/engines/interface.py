@@ -1,0 +1,71 @@
+"""The seam between sampling and the models: settings, completions and the protocol of an engine.
+
+An engine's module holds `Config` (its fields of a `[[teacher]]`), `Engine` (the class, which owns a process or a
+recording) and `SEEDING`: `exact` where the seed of a request fixes its draw, `none` where it does not.
+"""
+
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from retort.prompts import Messages
+from retort.records import FinishReason, Request
+
+Seeding = Literal["exact", "none"]
+
+
+class SamplingDistribution(BaseModel):
+    """What a chain is drawn from. With the model it identifies a pool, and nothing else does."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(ge=0, le=10)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    """0 considers all tokens."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Strings that end a completion; they are not part of its text."""
+
+
+class EngineConfig(BaseModel):
+    """What every engine's settings share."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, str]:
+        """What distinguishes the model from any other, by content. Raises ValueError where it cannot be resolved."""
+        raise TypeError(f"{type(self).__name__} does not say what its model is")
+
+    @property
+    def num_actors(self) -> int:
+        """Ray actors that each hold one engine."""
+        return 1
+
+    def num_gpus(self, has_gpus: bool) -> int:
+        """GPUs that one actor asks of Ray, on a cluster that has some or not; each actor also takes one CPU."""
+        del has_gpus
+        return 0
+
+
+class Completion(NamedTuple):
+    """What came back for one request. Token counts include the end token."""
+
+    text: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_tokens: int
+
+
+class Engine(Protocol):
+    """Completes prompts, many at a time; lives in one event loop."""
+
+    async def complete(
+        self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
+    ) -> Completion | None:
+        """One completion of one prompt; None where this engine has none to give (a recording that lacks it)."""
+        ...
+
+    def close(self) -> None:
+        """End what the engine started. The engine is of no use afterwards."""
+        ...

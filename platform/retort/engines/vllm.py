@@ -1,0 +1,158 @@
+"""`vllm`: an AsyncLLM in this process's event loop. Requests join its continuous batch as they come.
+
+Every request carries its own seed and asks for the final output only; siblings of a prompt share their prefill through
+the engine's prefix cache. On CPU builds the key-value cache is set by `cpu_kv_cache_gib`.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+
+from retort.engines import models
+from retort.engines.interface import Completion, EngineConfig, SamplingDistribution, Seeding
+from retort.prompts import Messages
+from retort.records import Request
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+SEEDING: Seeding = "exact"
+
+
+class Config(EngineConfig):
+    """Settings of a model served by vLLM inside an actor."""
+
+    model: str
+    """`shipped:teacher`, a directory, or a Hugging Face id."""
+    revision: str | None = None
+    """Commit of a Hugging Face id, or a label of your own where the hub cannot be asked."""
+    quantization: str | None = None
+    """vLLM's name of the quantisation; part of the model's identity."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs of one engine."""
+    max_model_len: int | None = Field(default=None, ge=16)
+    """Longest prompt plus completion, in tokens; None takes the model's own."""
+    memory_share: float = Field(default=0.9, gt=0, le=0.95)
+    """Share of a GPU's memory that the engine takes."""
+    cpu_kv_cache_gib: int = Field(default=1, ge=1)
+    """Key-value cache on a machine without a GPU."""
+    max_num_seqs: int = Field(default=256, ge=1)
+    """Sequences that the engine runs at once."""
+    actors: int = Field(default=1, ge=1)
+    """Engines that sample side by side."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` asks for GPUs where the cluster has any when the stage starts."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off, unless you have read it."""
+
+    @field_validator("model")
+    @classmethod
+    def _exists(cls, model: str) -> str:
+        models.locate(model)
+        return model
+
+    def identity(self) -> dict[str, str]:
+        return {"model": models.identity(self.model, self.revision), "quantization": self.quantization or "none"}
+
+    @property
+    def num_actors(self) -> int:
+        return self.actors
+
+    def num_gpus(self, has_gpus: bool) -> int:
+        wanted = self.device == "gpu" or (self.device == "auto" and has_gpus)
+        return self.tensor_parallel_size if wanted else 0
+
+
+class Engine:
+    """One AsyncLLM and its engine process."""
+
+    def __init__(self, config: Config) -> None:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        self._config = config
+        self._engine: AsyncLLM | None = None
+        self._next_id = 0
+
+    def _start(self) -> "AsyncLLM":
+        """Load the model. Called inside the event loop that the engine's tasks are to live in."""
+        try:
+            from vllm import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise ImportError("engine 'vllm' needs vLLM: install retort with the extra 'gpu' or 'cpu'") from error
+        config = self._config
+        model = models.locate(config.model)
+        arguments: dict[str, Any] = {
+            "model": model,
+            "revision": None if Path(model).is_dir() else config.revision,
+            "quantization": config.quantization,
+            "dtype": config.dtype,
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "max_model_len": config.max_model_len,
+            "gpu_memory_utilization": config.memory_share,
+            "max_num_seqs": config.max_num_seqs,
+            "trust_remote_code": config.trust_remote_code,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+        }
+        if config.tensor_parallel_size == 1:
+            arguments["distributed_executor_backend"] = "uni"
+        if not config.num_gpus(has_gpus=_has_gpus()):
+            arguments |= {
+                "enforce_eager": True,
+                "kv_cache_memory_bytes": config.cpu_kv_cache_gib << 30,
+                # A seeded request whose prefill is cut in chunks kills vLLM 0.32 on CPU: "CPU Generator does not use
+                # offset".
+                "enable_chunked_prefill": False,
+            }
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+
+    async def complete(
+        self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
+    ) -> Completion:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        if self._engine is None:
+            self._engine = self._start()
+        tokenizer: Any = self._engine.get_tokenizer()
+        if isinstance(prompt, str):
+            token_ids = tokenizer.encode(prompt)
+        else:
+            token_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        params = SamplingParams(
+            temperature=distribution.temperature,
+            top_p=distribution.top_p,
+            top_k=distribution.top_k,
+            stop=list(distribution.stop) or None,
+            seed=request.seed,
+            max_tokens=request.max_new_tokens,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._next_id += 1
+        async for output in self._engine.generate(
+            TokensPrompt(prompt_token_ids=token_ids), params, request_id=str(self._next_id)
+        ):
+            if output.finished:
+                (sample,) = output.outputs
+                return Completion(
+                    text=sample.text,
+                    finish_reason="length" if sample.finish_reason == "length" else "stop",
+                    num_prompt_tokens=len(output.prompt_token_ids or ()),
+                    num_tokens=len(sample.token_ids),
+                )
+        raise RuntimeError(f"vLLM ended request {request.prompt_hash[:8]}/{request.index} without a final output")
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+
+def _has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,89 @@
+"""What a section of the page is made of: tables, figures and remarks. The template knows these and nothing else."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; numbers stand at the right."""
+
+    name: str
+    is_number: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts. The first cell of a row names the row."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot as inline SVG. `summary` says in words what is to be seen; `legend` pairs names with colours."""
+
+    name: str
+    caption: str
+    summary: str
+    svg: str
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Plots that stand side by side where there is room."""
+
+    figures: tuple[Figure, ...]
+    kind: Literal["figures"] = "figures"
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A paragraph. A finding is what a reader takes home; other remarks say how to read what stands around them."""
+
+    text: str
+    is_finding: bool = False
+    kind: Literal["remark"] = "remark"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A text to be read as it is, with a heading that opens it."""
+
+    caption: str
+    text: str
+    kind: Literal["listing"] = "listing"
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Rows that the page's script shows, filters and searches: `data` is JSON that is safe inside a script element."""
+
+    data: str
+    num_rows: int
+    kind: Literal["browser"] = "browser"
+
+
+Block = Table | Figures | Remark | Listing | Browser
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the page and what stands below it."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def table(caption: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table whose first columns hold words and whose others hold numbers."""
+    columns = (*(Column(name, is_number=False) for name in words), *(Column(name) for name in numbers))
+    kept = tuple(tuple(row) for row in rows)
+    assert all(len(row) == len(columns) for row in kept)
+    return Table(caption, columns, kept)

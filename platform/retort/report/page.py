@@ -1,0 +1,86 @@
+"""The page of one run: its sections, laid out by a template, with style, script and data inside one HTML file.
+
+In: the index artifact of a run. Out: an artifact with `index.html`, which loads nothing and sends nothing: its content
+security policy allows no request, and no script but the one whose hash it names.
+"""
+
+import base64
+import hashlib
+import logging
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from retort.report.acceptance import acceptance
+from retort.report.blocks import Browser, Section
+from retort.report.chains import browser
+from retort.report.contents import Contents, open_run
+from retort.report.cost import cost
+from retort.report.curves import training
+from retort.report.formatting import moment, visible
+from retort.report.lineage import lineage
+from retort.report.scores import headline
+from retort.store import Store
+from retort.store.artifacts import Address, Artifact, Writer, find
+
+logger = logging.getLogger(__name__)
+VERSION = 1
+LIBRARIES = ("jinja2", "matplotlib")
+
+
+def report(store: Store, run: Artifact) -> Artifact:
+    """The report of a run, from its index; found, if it was made before."""
+    where = Address("report", VERSION, {}, {"run": run.id}, LIBRARIES)
+    found = find(store, where)
+    if found is not None:
+        return found
+    writer = Writer(store, where)
+    contents = open_run(store, run)
+    sections = compose(contents)
+    page = render(contents, sections)
+    num_chains = sum(block.num_rows for section in sections for block in section.blocks if isinstance(block, Browser))
+    logger.info("report: %d sections, %d chains to browse, %d bytes", len(sections), num_chains, len(page))
+    return writer.commit(
+        [writer.put("index.html", page)], {"sections": len(sections), "chains": num_chains, "bytes": len(page)}
+    )
+
+
+def compose(contents: Contents) -> list[Section]:
+    """The sections of the page, in order."""
+    return [
+        headline(contents),
+        acceptance(contents),
+        cost(contents),
+        training(contents),
+        browser(contents),
+        lineage(contents),
+    ]
+
+
+def render(contents: Contents, sections: list[Section]) -> bytes:
+    """The page as UTF-8. Equal sections give equal bytes."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
+    script = _beside("browser.js")
+    page = environment.from_string(_beside("page.html.j2")).render(
+        name=contents.recipe["name"],
+        run_id=contents.run.id,
+        made=moment(contents.run.manifest["created_at_s"]),
+        sections=sections,
+        style=Markup(_beside("style.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    return page.encode()
+
+
+def _beside(name: str) -> str:
+    return resources.files("retort.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _finalize(value: Any) -> Any:
+    """What every expression of the template passes through before it is escaped."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

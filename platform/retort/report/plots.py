@@ -1,0 +1,217 @@
+"""Plots as inline SVG: drawn by matplotlib, coloured by the page's style sheet, equal bytes for equal numbers.
+
+Every colour is one of `COLOURS`; the SVG names a CSS variable in its place, so that light and dark are the page's
+business. Texts stay texts (`svg.fonttype = none`) and take the page's font.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from retort.report.formatting import duration, label, percent, visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which the colour-blind can tell apart, and three greys. The values only mark the places.
+COLOURS = {
+    "ink": "#1a1a1b",
+    "rule": "#c8c8c9",
+    "paper": "#fefefd",
+    "grey": "#8a8a8b",
+    "blue": "#0072b2",
+    "orange": "#e69f00",
+    "green": "#009e73",
+    "red": "#d55e00",
+    "purple": "#cc79a7",
+    "sky": "#56b4e9",
+}
+WIDTH = 430
+"""Width in the units of the SVG. Fonts are 11 units: 9 pixels on a phone that shows it 358 wide, 13 on a desktop."""
+ROW = 22
+"""Height of one row of a bar plot."""
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": COLOURS["rule"],
+    "axes.labelcolor": COLOURS["ink"],
+    "axes.labelsize": 11,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 11,
+    "grid.color": COLOURS["rule"],
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,
+    "xtick.color": COLOURS["rule"],
+    "xtick.labelcolor": COLOURS["ink"],
+    "ytick.color": COLOURS["rule"],
+    "ytick.labelcolor": COLOURS["ink"],
+    "ytick.major.pad": 7,
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share with the interval that holds it."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of parts, which add up to its length, and what stands at its end."""
+
+    name: str
+    parts: Mapping[str, float]
+    end: str
+
+
+def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
+    """Shares as dots with their intervals, a row each, from 0 to 100%."""
+    with _style(name):
+        figure, axes = _canvas(len(rows) * ROW + 34)
+        for y, row in enumerate(rows):
+            look: dict[str, Any] = {"color": COLOURS[row.colour], "clip_on": False, "solid_capstyle": "round"}
+            axes.plot([row.low, row.high], [y, y], linewidth=2.4, **look)
+            axes.plot([row.value], [y], "o", markersize=7, **look)
+            _beside(axes, row, y)
+        axes.set_yticks(range(len(rows)), [label(row.name) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100%"])
+        axes.grid(axis="x")
+        _bare(axes)
+        return _svg(figure, name, summary)
+
+
+def _beside(axes: "Axes", interval: Interval, y: int) -> None:
+    """The value, on the side of the interval that has room."""
+    is_left = interval.high > 0.85
+    place = interval.low - 0.02 if is_left else interval.high + 0.02
+    axes.text(place, y, percent(interval.value), va="center", ha="right" if is_left else "left")
+
+
+def stacked(name: str, summary: str, bars: Sequence[Bar], colours: Mapping[str, str]) -> str:
+    """Bars of equal length, each cut into the shares of its parts, in the order of `colours`."""
+    with _style(name):
+        figure, axes = _canvas(len(bars) * ROW + 30)
+        for y, bar in enumerate(bars):
+            whole, left = sum(bar.parts.values()), 0.0
+            for part, colour in colours.items():
+                width = bar.parts.get(part, 0) / whole if whole else 0.0
+                if width:
+                    axes.barh(y, width, 0.62, left, color=COLOURS[colour], edgecolor=COLOURS["paper"], linewidth=1)
+                    left += width
+            axes.text(1.015, y, bar.end, va="center")
+        axes.set_yticks(range(len(bars)), [label(bar.name) for bar in bars])
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.5, 1], ["0", "50", "100%"])
+        _bare(axes)
+        return _svg(figure, name, summary)
+
+
+def durations(name: str, summary: str, seconds: Mapping[str, float]) -> str:
+    """A bar for each duration."""
+    with _style(name):
+        figure, axes = _canvas(len(seconds) * ROW + 12)
+        most = max(*seconds.values(), 1e-9)
+        for y, value in enumerate(seconds.values()):
+            axes.barh(y, value, 0.62, color=COLOURS["blue"])
+            axes.text(value + most * 0.015, y, duration(value), va="center")
+        axes.set_yticks(range(len(seconds)), [label(key) for key in seconds])
+        axes.set_ylim(len(seconds) - 0.5, -0.5)
+        # Room for the words at the end of the longest bar.
+        axes.set_xlim(0, most * 1.25)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        _bare(axes)
+        return _svg(figure, name, summary)
+
+
+def curve(
+    name: str,
+    summary: str,
+    train: Sequence[tuple[float, float]],
+    dev: Sequence[tuple[float, float]],
+    best: tuple[float, float] | None,
+) -> str:
+    """Loss by step: a line for training, points for the dev measurements, the best of which is marked."""
+    with _style(name):
+        figure, axes = _canvas(250)
+        axes.plot(*_columns(train), color=COLOURS["blue"], linewidth=1.2)
+        if dev:
+            axes.plot(*_columns(dev), "o-", color=COLOURS["red"], linewidth=1.4, markersize=4)
+        axes.grid(axis="y")
+        axes.margins(x=0.03, y=0.1)
+        if best is not None:
+            axes.axvline(best[0], color=COLOURS["red"], linewidth=1, linestyle=(0, (3, 3)))
+            axes.plot([best[0]], [best[1]], "o", markersize=9, color=COLOURS["red"], fillstyle="none")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss, nats a token")
+        axes.tick_params(length=3)
+        return _svg(figure, name, summary)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _style(name: str) -> Any:
+    import matplotlib
+
+    # The salt decides the ids of clip paths and markers, which are random otherwise.
+    return matplotlib.rc_context({**_STYLE, "svg.hashsalt": name})
+
+
+def _canvas(height: float) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
+    figure.patch.set_visible(False)
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _bare(axes: "Axes") -> None:
+    """Rows need no axis at their left."""
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _svg(figure: "Figure", name: str, summary: str) -> str:
+    """The figure as an SVG element that lives among others in one page: ids of its own, colours by name, a label."""
+    sink = io.StringIO()
+    with warnings.catch_warnings():
+        # The browser draws the texts; matplotlib only measures them, and its own font lacks most scripts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(sink, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    drawn = sink.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    for noise in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->", r"^<svg[^>]*>"):
+        drawn = re.sub(noise, "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), drawn)
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    named = f'role="img" aria-label="{escape(visible(summary))}"'
+    return f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" {named}>{drawn.strip()}\n'
+
+
+def _tag(tag: str, name: str) -> str:
+    """One tag with ids of the plot's own, variables for colours, and the page's font."""
+    tag = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", tag)
+    tag = re.sub(r"font-family: [^;]*; ", "", tag)
+    for colour, value in COLOURS.items():
+        tag = tag.replace(value, "currentColor" if colour == "ink" else f"var(--{colour})")
+    return tag

@@ -1,0 +1,170 @@
+"""Artifacts: a stage's finished output, addressed by what decides it, complete when its manifest exists.
+
+    artifacts/verdicts/3fa94c…/manifest.json            written last, conditionally
+    artifacts/verdicts/3fa94c…/<attempt>/part-03.parquet
+
+Each attempt writes under a name of its own and the manifest names the files of the one that won, so that an attempt
+that died, or that ran twice at once, leaves nothing that a reader could mistake for the output.
+"""
+
+import importlib.metadata
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retort.records import Record, from_table, to_table
+from retort.store import Store
+from retort.store.hashing import canonical_json, digest
+
+
+@dataclass(frozen=True)
+class Address:
+    """What decides an output: stage, its code's `version`, settings, digests of inputs, versions of libraries."""
+
+    stage: str
+    version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    libraries: Sequence[str] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """The address as JSON, as the manifest keeps it."""
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "config": dict(self.config),
+            "inputs": dict(self.inputs),
+            "libraries": {name: importlib.metadata.version(name) for name in sorted(self.libraries)},
+        }
+
+    @property
+    def prefix(self) -> str:
+        return f"artifacts/{self.stage}/{digest(self.describe())[:24]}/"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of an artifact and the object that holds it."""
+
+    name: str
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished output. `manifest` holds the address, `files`, `stats`, `seconds` and `created_at_s`."""
+
+    store: Store
+    prefix: str
+    manifest: dict[str, Any]
+
+    @property
+    def uri(self) -> str:
+        return f"{self.store.uri}/{self.prefix.rstrip('/')}"
+
+    @property
+    def id(self) -> str:
+        """Digest of the address: enough to name the artifact as another's input."""
+        return self.prefix.rstrip("/").rsplit("/", 1)[1]
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        return self.manifest["stats"]
+
+    def read(self, name: str) -> bytes:
+        """One file's bytes. Raises FileNotFoundError."""
+        for file in self.manifest["files"]:
+            if file["name"] == name:
+                return self.store.get(file["key"])
+        raise FileNotFoundError(
+            f"{self.uri} has no file {name!r}; it has {[file['name'] for file in self.manifest['files']]}"
+        )
+
+    def records(self, record: type[Record]) -> Iterator[Record]:
+        """Rows of all Parquet files of the artifact, file by file in the order of their names."""
+        for file in sorted(self.manifest["files"], key=lambda file: file["name"]):
+            if file["name"].endswith(".parquet"):
+                yield from from_table(record, pq.read_table(io.BytesIO(self.store.get(file["key"]))))
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """Rows of a JSON-lines file."""
+        return [json.loads(line) for line in self.read(name).decode().split("\n") if line]
+
+    def directory(self) -> str:
+        """A local directory with the files of the artifact (all from one attempt)."""
+        attempt = self.manifest["files"][0]["key"].split("/")[3]
+        return self.store.directory(f"{self.prefix}{attempt}/")
+
+
+def find(store: Store, address: Address) -> Artifact | None:
+    """The finished output at an address, or None: one look-up."""
+    return open_artifact(store, address.prefix)
+
+
+def open_artifact(store: Store, prefix: str) -> Artifact | None:
+    """The artifact at a prefix, or None where it is not finished."""
+    try:
+        return Artifact(store, prefix, json.loads(store.get(f"{prefix}manifest.json")))
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One attempt to produce an output; picklable, so that distributed tasks write their own parts.
+
+    Only files given to `commit` belong to the artifact: parts of tasks that died or were retried stay outside.
+    """
+
+    store: Store
+    address: Address
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    started_at_s: float = field(default_factory=time.time)
+
+    def put(self, name: str, data: bytes) -> File:
+        """Write a file. Of two writers of one name in an attempt (a retried task) the first wins."""
+        key = f"{self.address.prefix}{self.attempt}/{name}"
+        self.store.put(key, data)
+        return File(name, key, len(data))
+
+    def put_records(self, name: str, record: type[Record], rows: Sequence[Record]) -> File:
+        """Write rows as Parquet."""
+        return self.put(name, parquet_bytes(to_table(record, rows)))
+
+    def put_lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> File:
+        """Write JSON lines."""
+        return self.put(name, "".join(canonical_json(dict(row)) + "\n" for row in rows).encode())
+
+    def put_directory(self, path: Path) -> list[File]:
+        """Write every file of a flat directory."""
+        return [self.put(file.name, file.read_bytes()) for file in sorted(path.iterdir()) if file.is_file()]
+
+    def commit(self, files: Sequence[File], stats: Mapping[str, Any]) -> Artifact:
+        """Write the manifest: the output is done. If another attempt was first, that one's artifact is returned."""
+        manifest = {
+            **self.address.describe(),
+            "files": [{"name": file.name, "key": file.key, "size": file.size} for file in files],
+            "stats": dict(stats),
+            "seconds": round(time.time() - self.started_at_s, 3),
+            "created_at_s": round(time.time(), 3),
+        }
+        self.store.put(f"{self.address.prefix}manifest.json", json.dumps(manifest, indent=1).encode())
+        found = find(self.store, self.address)
+        assert found is not None
+        return found
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as one Parquet file with page checksums."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()

@@ -1,0 +1,61 @@
+"""`multiarith`: 600 multi-step word problems (Roy and Roth 2015), one set without official splits.
+
+{"iIndex": 0, "sQuestion": " For Halloween Debby and her sister …", "lEquations": ["X=((32.0+42.0)-35.0)"],
+ "lSolutions": [39.0], "lAlignments": [80, 120, 136]}
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from retort.records import Problem
+from retort.tasks import source
+from retort.tasks.config import CorpusTaskConfig, hold_out, limit
+
+OFFICIAL_COUNT = 600
+
+
+class Config(CorpusTaskConfig):
+    """MultiArith from the file `path` (`MultiArith.json`), or from the hub."""
+
+    kind: Literal["multiarith"] = "multiarith"
+    path: str | None = None
+    test_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the problems kept for the reported accuracy."""
+
+    _exists = field_validator("path")(lambda path: None if path is None else source.existing_file(path))
+
+    def files(self) -> list[str]:
+        return [self.path] if self.path else []
+
+
+def load(config: Config) -> Iterator[Problem]:
+    """The problems of every split. Raises ValueError for a missing field or a wrong number of rows."""
+    problems = hold_out(_problems(config), "test", config.test_share, config.split_seed)
+    return limit(hold_out(problems, "dev", config.dev_share, config.split_seed), config)
+
+
+def _problems(config: Config) -> Iterator[Problem]:
+    rows = source.read_rows(config.path) if config.path else _hub_rows()
+    for number, (place, row) in enumerate(source.count_is(rows, OFFICIAL_COUNT, config.path or "ChilleD/MultiArith")):
+        if config.path:
+            question, solutions = source.field(row, "sQuestion", place), source.field(row, "lSolutions", place)
+            if not isinstance(solutions, list) or len(solutions) != 1:
+                raise ValueError(f"{place}: field 'lSolutions' is {solutions!r}; expected a list of one number")
+            answer = solutions[0]
+        else:
+            question, answer = source.field(row, "question", place), source.field(row, "final_ans", place)
+        yield Problem(
+            id=f"{number:05d}",
+            task="multiarith",
+            split="train",
+            question=str(question).strip(),
+            answer_kind="number",
+            answer=str(answer),
+        )
+
+
+def _hub_rows() -> Iterator[tuple[str, object]]:
+    for split in ("train", "test"):
+        yield from source.hub_rows("ChilleD/MultiArith", None, split)

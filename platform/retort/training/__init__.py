@@ -1,0 +1,1 @@
+"""Student training: examples, packing, the loop, and its life under Ray Train."""

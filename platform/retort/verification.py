@@ -1,0 +1,171 @@
+"""Verification: every chain gets a verdict, with a reason; none is dropped.
+
+Rows in: the chains of one plan, read from the pool partition by partition. Rows out: `Verdict`, one a chain.
+
+    {"problem_id": "arithmetic/train/00017", "thought": "cot", "index": 3, "text": "27 + 11 = 38. …", "answer": "45",
+     "gold": "45", "is_correct": true, "reason": "correct", …}
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from retort import answers, prompts
+from retort.records import Chain, Problem, Verdict
+from retort.store import Store
+from retort.store.artifacts import Address, Artifact, File, Writer, find
+from retort.store.hashing import digest
+from retort.store.plan import Plan, PlannedPrompt, wanted_keys
+from retort.store.pool import Pool, rows_digest
+from retort.thoughts import THOUGHTS
+
+logger = logging.getLogger(__name__)
+VERSION = 1
+
+Reason = Literal["correct", "wrong", "no_answer", "truncated", "undecided", "unlabelled"]
+
+
+class VerificationConfig(BaseModel):
+    """How answers are found and compared."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    last_number: bool = False
+    """Take the last number of a text that marks no answer. Off: it also accepts what only ends in the right number."""
+    relative_tolerance: float = Field(default=1e-6, ge=0, lt=1)
+    """Numbers closer than this, relative to the gold answer, are equal."""
+
+
+def judge(
+    problem: Problem, thought: str, chain: Chain, max_new_tokens: int, config: VerificationConfig
+) -> tuple[Reason, str | None]:
+    """The reason and the canonical answer of a chain.
+
+    A chain that was cut off, or that is longer than the plan's budget, is `truncated` and has no answer, even if it
+    happens to hold one: within the budget the model had not ended.
+    """
+    if chain.finish_reason == "length" or chain.num_tokens > max_new_tokens:
+        return "truncated", None
+    kind, choices = problem.answer_kind, problem.choices
+    written = THOUGHTS[thought].answer_in(chain.text, problem, config.last_number)
+    if written is None:
+        return "no_answer", None
+    answer = answers.canonical(kind, written, choices=choices)
+    if answer is None:
+        return "undecided", None
+    if problem.answer is None:
+        return "unlabelled", answer
+    equal = answers.compare(kind, answer, problem.answer, relative_tolerance=config.relative_tolerance, choices=choices)
+    return ("undecided" if equal is None else "correct" if equal else "wrong"), answer
+
+
+def verdict(
+    problem: Problem, thought: str, chain: Chain, max_new_tokens: int, model_id: str, config: VerificationConfig
+) -> Verdict:
+    """The verdict row of a chain."""
+    reason, answer = judge(problem, thought, chain, max_new_tokens, config)
+    return Verdict(
+        problem_id=problem.id,
+        task=problem.task,
+        split=problem.split,
+        thought=thought,
+        index=chain.index,
+        question=problem.question,
+        prompt=prompts.render(problem, THOUGHTS[thought].CUE),
+        gold=problem.answer,
+        text=chain.text,
+        answer=answer,
+        is_correct=None if problem.answer is None else reason == "correct",
+        reason=reason,
+        num_prompt_tokens=chain.num_prompt_tokens,
+        num_tokens=chain.num_tokens,
+        model_id=model_id,
+    )
+
+
+def verify_partition(
+    row: dict[str, Any],
+    plans: Sequence[tuple[Pool, int, str, Writer]],
+    config: VerificationConfig,
+) -> dict[str, Any]:
+    """Read one partition's chains of one plan from the pool, write their verdicts as one file of the plan's artifact.
+
+    `{plan, partition, prompts}` in; the file, a digest of the rows read and the counts of reasons out. `plans` holds
+    pool, `max_new_tokens`, model id and writer of each plan.
+    """
+    pool, max_new_tokens, model_id, writer = plans[row["plan"]]
+    wanted = [PlannedPrompt.from_row(prompt) for prompt in row["prompts"]]
+    chains = pool.chains(row["partition"], wanted_keys(wanted), max_new_tokens)
+    by_hash: dict[str, list[Chain]] = {}
+    for chain in chains:
+        by_hash.setdefault(chain.prompt_hash, []).append(chain)
+    # Two problems may ask the same question: each gets verdicts of the shared chains.
+    verdicts = [
+        verdict(prompt.problem, prompt.thought, chain, max_new_tokens, model_id, config)
+        for prompt in wanted
+        for chain in by_hash.get(prompt.prompt_hash, [])
+        if chain.index < prompt.num_chains
+    ]
+    read = rows_digest(chains)
+    # The pool may have grown before a retry: what was read is in the name, so that rows and counts stay together.
+    file = writer.put_records(f"part-{row['partition']}-{read[:8]}.parquet", Verdict, verdicts)
+    reasons = Counter(verdict.reason for verdict in verdicts)
+    return {
+        "plan": row["plan"],
+        **asdict(file),
+        "digest": read,
+        "reasons": list(reasons),
+        "counts": list(reasons.values()),
+    }
+
+
+def address(plan: Plan, config: VerificationConfig) -> Address:
+    """Where the verdicts of a plan lie."""
+    problems = digest(
+        [[prompt.problem.id, prompt.problem.answer, prompt.problem.answer_kind] for prompt in plan.prompts]
+    )
+    return Address("verdicts", VERSION, config.model_dump(mode="json"), {**plan.describe(), "problems": problems})
+
+
+def verify(store: Store, plans: Sequence[Plan], model_id: str, config: VerificationConfig) -> list[Artifact]:
+    """Verdicts of every chain of each plan of one model, an artifact a plan; those made before are found."""
+    addresses = [address(plan, config) for plan in plans]
+    found = [find(store, where) for where in addresses]
+    if not all(found):
+        _verify([plan for plan, done in zip(plans, found, strict=True) if not done], store, model_id, config)
+        found = [find(store, where) for where in addresses]
+    return [artifact for artifact in found if artifact is not None]
+
+
+def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: VerificationConfig) -> None:
+    import ray
+
+    writers = [Writer(store, address(plan, config)) for plan in plans]
+    rows = [
+        {"plan": number, "partition": partition, "prompts": [prompt.as_row() for prompt in prompts]}
+        for number, plan in enumerate(plans)
+        for partition, prompts in plan.partitions.items()
+    ]
+    work = [(plan.pool, plan.max_new_tokens, model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    results = dataset.map(partial(verify_partition, plans=work, config=config)).take_all()
+    for number, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
+        parts = [result for result in results if result["plan"] == number]
+        reasons: Counter[str] = Counter()
+        for part in parts:
+            reasons.update(dict(zip(part["reasons"], part["counts"], strict=True)))
+        wanted = sum(prompt.num_chains for prompt in plan.prompts)
+        stats = {
+            "wanted": wanted,
+            "rows": reasons.total(),
+            "lacking": wanted - reasons.total(),
+            "reasons": dict(sorted(reasons.items())),
+            "rows_digest": digest(sorted(part["digest"] for part in parts)),
+        }
+        logger.info("verification: %d chains wanted, %d verdicts: %s", wanted, stats["rows"], stats["reasons"])
+        writer.commit([File(part["name"], part["key"], part["size"]) for part in parts], stats)

@@ -1,0 +1,129 @@
+"""Every engine meets the same contract; vLLM's is the real one, on the shipped teacher."""
+
+import asyncio
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retort import prompts
+from retort.engines import ENGINES, replay, vllm
+from retort.engines.interface import Engine, SamplingDistribution
+from retort.records import Request
+from retort.rollouts import single_turn
+from retort.store.plan import seed
+from retort.tasks import arithmetic
+from retort.thoughts import cues
+
+PROBLEM = next(iter(arithmetic.load(arithmetic.Config(id="arithmetic", train=1, dev=0, test=0))))
+TEXT = prompts.render(PROBLEM, cues.COT)
+WARM = SamplingDistribution(temperature=1.0)
+
+
+def request(index: int, max_new_tokens: int = 96, prompt: str = TEXT) -> Request:
+    canonical = prompts.canonical(prompt)
+    hash_ = prompts.prompt_hash(canonical)
+    return Request(hash_, index, canonical, seed(hash_, index), max_new_tokens, PROBLEM.id, "cot", PROBLEM.question)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One event loop for the module: an engine lives in the loop that started it."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def vllm_engine() -> Iterator[vllm.Engine]:
+    made = vllm.Engine(vllm.Config(model="shipped:teacher", dtype="float32", max_model_len=512))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def replay_engine(tmp_path_factory: pytest.TempPathFactory) -> replay.Engine:
+    path: Path = tmp_path_factory.mktemp("rec") / "rec.jsonl"
+    path.write_text(json.dumps({"question": PROBLEM.question, "completions": ["The answer is 7."] * 8}))
+    return replay.Engine(replay.Config(paths=(str(path),)))
+
+
+@pytest.fixture(scope="module", params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return request.getfixturevalue(f"{request.param}_engine")
+
+
+def test_a_chain_answers_its_own_request(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    asked = request(3)
+    chain = loop.run_until_complete(single_turn(engine, asked, WARM))
+    assert chain is not None
+    assert (chain.prompt_hash, chain.index, chain.prompt) == (asked.prompt_hash, 3, asked.prompt)
+    assert "The answer is" in chain.text
+    assert chain.finish_reason == "stop"
+    assert (chain.seed, chain.max_new_tokens) == (asked.seed, 96)
+
+
+def test_many_requests_at_once_give_each_its_own_chain(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    async def ask() -> list[int]:
+        chains = await asyncio.gather(*(single_turn(engine, request(index), WARM) for index in range(8)))
+        return [chain.index for chain in chains if chain is not None]
+
+    assert loop.run_until_complete(ask()) == list(range(8))
+
+
+def test_every_engine_says_how_it_treats_seeds_and_what_its_model_is(tmp_path: Path) -> None:
+    path = tmp_path / "rec.jsonl"
+    path.write_text(json.dumps({"question": "q", "completions": ["a"]}))
+    configs = {"vllm": vllm.Config(model="shipped:teacher"), "replay": replay.Config(paths=(str(path),))}
+    assert configs.keys() == ENGINES.keys()
+    for name, config in configs.items():
+        assert ENGINES[name].SEEDING in ("exact", "none")
+        assert config.identity() == pickle.loads(pickle.dumps(config)).identity()  # noqa: S301
+        assert config.num_gpus(has_gpus=False) == 0
+
+
+def test_vllm_stops_at_the_budget_and_says_so(vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop) -> None:
+    chain = loop.run_until_complete(single_turn(vllm_engine, request(0, max_new_tokens=5), WARM))
+    assert chain is not None
+    assert (chain.finish_reason, chain.num_tokens) == ("length", 5)
+
+
+def test_vllm_draws_the_same_chain_alone_or_with_siblings(
+    vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def ask() -> None:
+        together = await asyncio.gather(*(single_turn(vllm_engine, request(index), WARM) for index in range(8)))
+        alone = await single_turn(vllm_engine, request(5), WARM)
+        assert alone is not None
+        assert together[5] is not None
+        assert alone.text == together[5].text
+        assert len({chain.text for chain in together if chain}) > 1, "all draws alike: the seeds do nothing"
+
+    loop.run_until_complete(ask())
+
+
+def test_vllm_survives_seeded_prompts_longer_than_one_prefill(
+    vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop
+) -> None:
+    long = [f"{TEXT}{'Tom has 12 apples. ' * 60} {number}" for number in range(12)]
+
+    async def ask() -> int:
+        chains = await asyncio.gather(*(single_turn(vllm_engine, request(0, 8, prompt), WARM) for prompt in long))
+        return sum(chain is not None for chain in chains)
+
+    assert loop.run_until_complete(ask()) == 12
+
+
+def test_vllm_counts_the_prompt_as_the_tokenizer_does(
+    vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop
+) -> None:
+    from transformers import AutoTokenizer
+
+    from retort.engines import models
+
+    chain = loop.run_until_complete(single_turn(vllm_engine, request(0), WARM))
+    assert chain is not None
+    tokenizer = AutoTokenizer.from_pretrained(models.locate("shipped:teacher"))
+    assert chain.num_prompt_tokens == len(tokenizer(TEXT)["input_ids"])

@@ -1,0 +1,124 @@
+"""The verdict on one chain: every reason, and what is stored beside it."""
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from retort.records import Chain, FinishReason, Problem
+from retort.verification import Reason, VerificationConfig, judge, verdict
+
+NUMBER = Problem("t/train/0", "t", "train", "How many?", "number", "17")
+CHOICE = Problem("t/train/1", "t", "train", "Which?", "choice", "b", ("stone", "apple"))
+YES_NO = Problem("t/train/2", "t", "train", "Is it?", "yes_no", "yes")
+TEXT = Problem("t/train/3", "t", "train", "Who?", "text", "ann")
+PROBLEMS = {"number": NUMBER, "choice": CHOICE, "yes_no": YES_NO, "text": TEXT}
+
+CASES: list[tuple[str, str, Reason, str | None]] = [
+    ("number", "12 + 5 = 17. The answer is 17.", "correct", "17"),
+    ("number", "The answer is $17.00.", "correct", "17"),
+    ("number", "The answer is 34 / 2.", "correct", "17"),
+    ("number", "The answer is 17.00001.", "correct", "17.00001"),
+    ("number", "The answer is 17.001.", "wrong", "17.001"),
+    ("number", "The answer is 16. No: the answer is 17.", "correct", "17"),
+    ("number", "The answer is 16.\n\nQ: Another?\nA: The answer is 17.", "wrong", "16"),
+    ("number", "The answer is 17%.", "wrong", "17%"),
+    ("number", "17", "correct", "17"),
+    ("number", "There are 17 of them, I think", "no_answer", None),
+    ("number", "", "no_answer", None),
+    ("number", "The answer is 2 * x.", "undecided", None),
+    ("number", "The answer is 3:45.", "undecided", None),
+    ("number", "\ud800 The answer is 17.", "correct", "17"),
+    ("choice", "The answer is (b).", "correct", "b"),
+    ("choice", "The answer is apple.", "correct", "b"),
+    ("choice", "The answer is (a).", "wrong", "a"),
+    ("choice", "The answer is (c).", "no_answer", None),
+    ("choice", "Both (a) and (b) fit.", "no_answer", None),
+    ("yes_no", "So the answer is yes.", "correct", "yes"),
+    ("yes_no", "The answer is false.", "wrong", "no"),
+    ("yes_no", "The answer is perhaps.", "no_answer", None),
+    ("text", "The answer is Ann.", "correct", "ann"),
+    ("text", "The answer is Bob.", "wrong", "bob"),
+]
+
+
+def chain(text: str, finish: FinishReason = "stop", num_tokens: int = 6, max_new_tokens: int = 8) -> Chain:
+    return Chain("0" * 64, 4, '"asked"', text, finish, 5, num_tokens, max_new_tokens, 9, "t/train/0", "cot", 1.5)
+
+
+@pytest.mark.parametrize(("kind", "text", "reason", "answer"), CASES)
+def test_a_chain_is_judged(kind: str, text: str, reason: Reason, answer: str | None):
+    assert judge(PROBLEMS[kind], "cot", chain(text), 8, VerificationConfig()) == (reason, answer)
+
+
+@pytest.mark.parametrize(("kind", "text", "reason", "answer"), CASES)
+def test_without_a_gold_answer_a_found_one_is_unlabelled(kind: str, text: str, reason: Reason, answer: str | None):
+    problem = replace(PROBLEMS[kind], answer=None)
+    expected = (reason, None) if answer is None else ("unlabelled", answer)
+    assert judge(problem, "cot", chain(text), 8, VerificationConfig()) == expected
+
+
+@pytest.mark.parametrize(
+    ("finish", "num_tokens", "sampled_with", "budget", "is_cut_off"),
+    [
+        ("stop", 8, 8, 8, False),
+        ("stop", 8, 64, 8, False),  # ended within the budget, whatever it was sampled with
+        ("stop", 9, 64, 8, True),  # longer than the budget: had not ended there
+        ("length", 8, 8, 8, True),
+        ("length", 64, 64, 8, True),
+        ("stop", 0, 8, 8, False),  # a recording does not know its tokens
+    ],
+)
+def test_a_chain_that_is_longer_than_the_budget_is_cut_off_there(
+    finish: FinishReason, num_tokens: int, sampled_with: int, budget: int, is_cut_off: bool
+):
+    right = chain("The answer is 17.", finish, num_tokens, sampled_with)
+    expected = ("truncated", None) if is_cut_off else ("correct", "17")
+    assert judge(NUMBER, "cot", right, budget, VerificationConfig()) == expected
+
+
+def test_the_tables_give_every_reason():
+    met = {reason for _, _, reason, _ in CASES} | {"truncated", "unlabelled"}
+    assert met == set(get_args(Reason))
+
+
+def test_a_gold_answer_that_cannot_be_read_leaves_the_chain_undecided():
+    problem = replace(NUMBER, answer="a dozen")
+    assert judge(problem, "cot", chain("The answer is 12."), 8, VerificationConfig()) == ("undecided", "12")
+
+
+@pytest.mark.parametrize(("last_number", "reason", "answer"), [(False, "no_answer", None), (True, "correct", "17")])
+def test_the_last_number_counts_only_where_it_is_asked_for(last_number: bool, reason: Reason, answer: str | None):
+    text = "He had 12 and now there are 17 of them"
+    assert judge(NUMBER, "cot", chain(text), 8, VerificationConfig(last_number=last_number)) == (reason, answer)
+
+
+@pytest.mark.parametrize(("tolerance", "reason"), [(0, "wrong"), (1e-6, "wrong"), (1e-3, "correct")])
+def test_numbers_within_the_tolerance_are_equal(tolerance: float, reason: Reason):
+    config = VerificationConfig(relative_tolerance=tolerance)
+    assert judge(NUMBER, "cot", chain("The answer is 17.001."), 8, config) == (reason, "17.001")
+
+
+def test_a_verdict_holds_all_that_later_stages_need():
+    made = verdict(CHOICE, "cot", chain("The answer is (a)."), 8, "model", VerificationConfig())
+    assert (made.problem_id, made.task, made.split, made.thought, made.index) == ("t/train/1", "t", "train", "cot", 4)
+    assert made.prompt == "Question: Which?\nAnswer Choices:\n(a) stone\n(b) apple\nLet's think step by step.\n"
+    assert (made.question, made.gold, made.text) == ("Which?", "b", "The answer is (a).")
+    assert (made.answer, made.is_correct, made.reason) == ("a", False, "wrong")
+    assert (made.num_prompt_tokens, made.num_tokens, made.model_id) == (5, 6, "model")
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "is_correct"),
+    [
+        ("The answer is 17.", "stop", True),
+        ("The answer is 16.", "stop", False),
+        ("Who knows?", "stop", False),
+        ("The answer is 2 * x.", "stop", False),
+        ("The answer is 17.", "length", False),
+    ],
+)
+def test_only_a_correct_chain_is_correct(text: str, finish: FinishReason, is_correct: bool):
+    assert verdict(NUMBER, "cot", chain(text, finish), 8, "m", VerificationConfig()).is_correct is is_correct
+    unlabelled = replace(NUMBER, answer=None)
+    assert verdict(unlabelled, "cot", chain(text, finish), 8, "m", VerificationConfig()).is_correct is None

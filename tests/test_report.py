@@ -1,0 +1,661 @@
+"""The report: what it claims, and the page itself in a real browser, with chains that attack it."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from retort import evaluation, pipeline
+from retort.config import Recipe
+from retort.records import Example, Problem, Split, Verdict
+from retort.report import chains, report
+from retort.report.contents import Contents, Measured, Role, call, open_run
+from retort.report.cost import union_s
+from retort.report.formatting import duration, share, shortened, tokens, visible
+from retort.report.lineage import recipe_text
+from retort.report.scores import finding
+from retort.sampling import Sampled
+from retort.selection import SelectionConfig, select
+from retort.store.artifacts import Address, Artifact, Writer
+from retort.store.local import LocalStore
+
+CHROMIUM = os.environ.get("RETORT_CHROMIUM", "/usr/bin/chromium")
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Each carries a word of its own, by which the browser finds it.
+HOSTILE = {
+    "scripted": "<script>alert(1)</script> scripted",
+    "closing": "</script></style></textarea></title><script>alert(2)</script> closing",
+    "commented": "</script commented <!-- <script <!-- ]]> -->",
+    "pictured": "\"'><img src=x onerror=alert(3)> pictured &lt;b&gt; &amp;quot;",
+    "turned": "turned \u202eesrever\u202c \u2066isolated\u2069",
+    "controlled": "controlled \x00\x07\x1b[31m\x7f\x85 \u2028 \u2029 \ufeff \u200b",
+    "templated": "{{ 7 * 7 }} {% raw %} ${7 * 7} $\\alpha$ templated",
+    "prolonged": "prolonged " + "x" * 90_000 + " the end.",
+    "stacked": "stacked Z" + "\u0335\u0321\u0322" * 200,
+}
+RECIPE: dict[str, Any] = {
+    "name": "trial",
+    "task": [{"id": "arithmetic", "train": 30, "dev": 6, "test": 40}],
+    "teacher": [
+        {
+            "id": "tiny",
+            "engine": "vllm",
+            "model": "shipped:teacher",
+            "temperature": 1.0,
+            "max_new_tokens": 96,
+            "num_chains": 4,
+            "stop": ["</pre><b class=injected>", "\u202e\n"],
+        },
+        {
+            "id": "recorded",
+            "engine": "replay",
+            "paths": ["recorded.jsonl"],
+            "temperature": 0.7,
+            "max_new_tokens": 96,
+            "num_chains": 2,
+        },
+    ],
+    "corpus": [
+        {
+            "id": "chains",
+            "tasks": ["arithmetic"],
+            "teachers": ["tiny", "recorded"],
+            "thoughts": ["cot"],
+            "selection": {"rule": "correct", "chains_per_problem": 2},
+        },
+        {"id": "labels", "tasks": ["arithmetic"], "thoughts": ["answer"]},
+    ],
+    "student": [
+        {
+            "id": name,
+            "base": "",
+            "corpus": corpus,
+            "training": {"steps": 700, "batch_examples": 16, "learning_rate": 1e-3, "adam_epsilon": 1e-8},
+        }
+        for name, corpus in (("cot", "chains"), ("label-only", "labels"))
+    ],
+    "evaluation": {
+        "tasks": ["arithmetic"],
+        "references": {"tiny": ["arithmetic"], "base": ["arithmetic"]},
+        "decodes": ["greedy", "maj@4"],
+    },
+}
+# How often each model is right on the test problems.
+SKILL = {"tiny": 0.9, "recorded": 0.8, "cot": 0.7, "label-only": 0.1, "base": 0.02}
+
+
+def recipe_in(folder: Path) -> Recipe:
+    """The recipe, with a base whose path is an attack of its own and a recording that exists."""
+    base = folder / '"><img src=x onerror=alert(4)>\u202e'
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    (folder / "recorded.jsonl").write_text("")
+    fields = json.loads(json.dumps(RECIPE))
+    fields["teacher"][1]["paths"] = [str(folder / "recorded.jsonl")]
+    for student in fields["student"]:
+        student["base"] = str(base)
+    return Recipe.model_validate({**fields, "store": str(folder / "store")})
+
+
+def verdicts(model: str, thought: str, problems: Sequence[Problem], num_chains: int, skill: float) -> list[Verdict]:
+    """Verdicts as verification would write them; every model's first texts are the hostile ones."""
+    who = model.split(" ")[0]
+    draw = random.Random(f"{who}{len(problems)}{num_chains}")
+    hostile = iter(HOSTILE.values())
+    made: list[Verdict] = []
+    for problem in problems:
+        for index in range(num_chains):
+            odds = [skill, *((1 - skill) * share for share in (0.7, 0.15, 0.1, 0.05))]
+            (reason,) = draw.choices(["correct", "wrong", "no_answer", "truncated", "undecided"], odds)
+            answer = {"correct": problem.answer, "wrong": "-1"}.get(reason)
+            text = next(hostile, f"First {draw.randrange(90)} + 2 by {who}. The answer is {answer}.")
+            made.append(
+                Verdict(
+                    problem_id=problem.id,
+                    task=problem.task,
+                    split=problem.split,
+                    thought=thought,
+                    index=index,
+                    question=problem.question,
+                    prompt=f"Question: {problem.question}\n",
+                    gold=problem.answer,
+                    text=text,
+                    answer=answer,
+                    is_correct=reason == "correct",
+                    reason=reason,
+                    num_prompt_tokens=0 if model == "recorded" else 30,
+                    num_tokens=0 if model == "recorded" else draw.randrange(10, 90),
+                    model_id=model,
+                )
+            )
+    return made
+
+
+def sampled(run: pipeline.Run, name: str, rows: list[Verdict], reused: int = 0) -> Artifact:
+    """What `pipeline.judge` would keep of one plan of one model."""
+    fresh = rows[reused:]
+    summary = Sampled(
+        wanted=len(rows) + 1,
+        reused=reused,
+        sampled=len(fresh),
+        lacking=1,
+        prompt_tokens=sum(row.num_prompt_tokens for row in fresh),
+        output_tokens=sum(row.num_tokens for row in fresh),
+        seconds=2.5,
+    )
+    writer = Writer(run.store, Address("sampling", 1, {}, {"name": name}), started_at_s=time.time() - 20)
+    run.keep("sampling", name, writer.commit([], asdict(summary)))
+    writer = Writer(run.store, Address("verdicts", 1, {}, {"name": name}))
+    halves = rows[::2], rows[1::2]
+    files = [writer.put_records(f"part-{number}.parquet", Verdict, half) for number, half in enumerate(halves)]
+    stats = {
+        "wanted": len(rows) + 1,
+        "rows": len(rows),
+        "lacking": 1,
+        "reasons": dict(Counter(row.reason for row in rows)),
+    }
+    return run.keep("verdicts", name, writer.commit(files, stats))
+
+
+def corpus(run: pipeline.Run, name: str, rows: Sequence[Verdict]) -> None:
+    by_problem = {row.problem_id: [one for one in rows if one.problem_id == row.problem_id] for row in rows}
+    config = SelectionConfig(rule="correct", chains_per_problem=2)
+    fates = [fate for group in by_problem.values() for fate in select(group, config)]
+    examples = [
+        Example(row.problem_id, row.split, row.thought, row.index, row.prompt, row.text)
+        for row, fate in fates
+        if fate == "selected"
+    ]
+    counts = Counter(f"{row.split}/{fate}" for row, fate in fates)
+    writer = Writer(run.store, Address("corpus", 1, {}, {"name": name}))
+    stats = {"rows_in": len(rows), "fates": dict(sorted(counts.items())), "problems": len(by_problem)}
+    run.keep("corpus", name, writer.commit([writer.put_records("part-0.parquet", Example, examples)], stats))
+
+
+def checkpoint(run: pipeline.Run, name: str, steps: int = 700) -> None:
+    metrics = [
+        {
+            "step": step,
+            "loss": 3 * step**-0.3,
+            "dev_loss": 3.1 * step**-0.28 if step % 100 == 0 else None,
+            "learning_rate": 1e-3,
+            "grad_norm": 1.0,
+            "target_tokens": 600,
+            "padding_share": 0.25,
+            "seconds": 0.05,
+        }
+        for step in range(1, steps + 1)
+    ]
+    stats = {
+        "parameters": 528_960,
+        "train_examples": 60,
+        "dev_examples": 12,
+        "too_long": 3,
+        "best_step": steps,
+        "best_dev_loss": 3.1 * steps**-0.28,
+        "target_tokens": 600 * steps,
+        "train_seconds": 0.05 * steps,
+    }
+    settings = run.recipe.student[0].training.model_dump(mode="json")
+    writer = Writer(run.store, Address("checkpoint", 1, settings, {"name": name}, ("torch", "transformers")))
+    run.keep("checkpoint", name, writer.commit([writer.put_lines("metrics.jsonl", metrics)], stats))
+
+
+def problems() -> list[Problem]:
+    """Problems of the three splits; the last question of each attacks too."""
+    made: list[Problem] = []
+    splits: list[tuple[Split, int]] = [("train", 30), ("dev", 6), ("test", 40)]
+    for split, number in splits:
+        questions = [f"Nora has {row} eggs and buys {row}. How many has she?" for row in range(number - 1)]
+        for row, question in enumerate([*questions, HOSTILE["closing"] + HOSTILE["turned"]]):
+            answer = HOSTILE["pictured"] if row == 1 else str(2 * row)
+            made.append(Problem(f"arithmetic/{split}/{row:05}", "arithmetic", split, question, "number", answer))
+    return made
+
+
+def distilled(folder: Path) -> tuple[LocalStore, Artifact]:
+    """A store with all stages of a run, as `pipeline.distill` leaves them, and the run's index."""
+    recipe = recipe_in(folder)
+    store = LocalStore(recipe.store)
+    run = pipeline.Run(recipe, store)
+    rows = problems()
+    writer = Writer(store, Address("problems", 1, {}, {}))
+    kept = writer.commit([writer.put_records("problems.parquet", Problem, rows)], Counter(row.split for row in rows))
+    run.keep("problems", "arithmetic", kept)
+    learned = [row for row in rows if row.split != "test"]
+    tested = [row for row in rows if row.split == "test"]
+    base = f"base {recipe.student[0].base}"
+    taught: list[Verdict] = []
+    for teacher, reused in (("tiny", 20), ("recorded", 0)):
+        asked = verdicts(teacher, "cot", learned, 4, SKILL[teacher])
+        sampled(run, f"{teacher}/cot", asked, reused)
+        taught += asked
+    corpus(run, "chains", taught)
+    corpus(run, "labels", verdicts("labels", "answer", learned, 1, 1.0))
+    for student in recipe.student:
+        checkpoint(run, student.id)
+    for model, thought in (("tiny", "cot"), (base, "cot"), ("cot", "cot"), ("label-only", "answer")):
+        skill = SKILL[model.split(" ")[0]]
+        answered = tested[2:] if model == "tiny" else tested
+        made = {
+            key: sampled(run, f"{model}/test-{key}", verdicts(model, thought, answered, num_chains, skill))
+            for key, num_chains in (("greedy", 1), ("maj", 4))
+        }
+        run.keep("evaluation", model, evaluation.evaluate(store, made, ("greedy", "maj@4"), model))
+    return store, pipeline.index(run)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStore, Artifact]:
+    return distilled(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def contents(made: tuple[LocalStore, Artifact]) -> Contents:
+    return open_run(*made)
+
+
+@pytest.fixture(scope="module")
+def file(made: tuple[LocalStore, Artifact]) -> Path:
+    return Path(report(*made).directory(), "index.html")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, file: Path) -> Iterator[Page]:
+    """The page in a desktop window; whatever it complains of, asks for or says fails the test."""
+    window = browser.new_page(viewport={"width": 1280, "height": 900})
+    complaints: list[str] = []
+    window.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    window.on("pageerror", lambda error: complaints.append(str(error)))
+    window.on("request", lambda request: complaints.append(request.url) if request.url != file.as_uri() else None)
+    window.on("dialog", lambda dialog: complaints.append(dialog.message))
+    window.goto(file.as_uri())
+    yield window
+    assert complaints == []
+    window.close()
+
+
+def found(window: Page) -> str:
+    return window.locator(".found").inner_text()
+
+
+def test_the_page_opens_without_errors_or_requests(opened: Page):
+    assert opened.title() == "trial · retort"
+    assert opened.locator("section h2").all_inner_texts() == [
+        "Result",
+        "Acceptance",
+        "Cost",
+        "Training",
+        "Chains",
+        "Lineage",
+    ]
+    assert opened.locator("li.chain").count() == 20
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_plot_is_drawn_and_its_words_stay_inside(opened: Page, width: int):
+    opened.set_viewport_size({"width": width, "height": 800})
+    plots = opened.locator("svg.plot").all()
+    assert len(plots) == len(opened.locator("figure").all()) == 7
+    for plot in plots:
+        box = plot.bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) > 40
+        assert plot.is_visible()
+        assert plot.get_attribute("aria-label")
+        words, outside = plot.evaluate(
+            """plot => {
+                const frame = plot.getBoundingClientRect();
+                const words = [...plot.querySelectorAll("text")].filter(text => text.textContent.trim());
+                const boxes = words.map(word => word.getBoundingClientRect());
+                const isOutside = box => box.left < frame.left - 1 || box.right > frame.right + 1
+                    || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
+                const outside = words.filter((_, place) => isOutside(boxes[place]));
+                return [words.length, outside.map(word => word.textContent)];
+            }"""
+        )
+        assert words > 3
+        assert outside == []
+    ids = opened.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_the_paper_in_light_and_dark(opened: Page, scheme: Any):
+    opened.emulate_media(color_scheme=scheme)
+    colours = opened.evaluate(
+        """["main p", "td", "svg.plot text", "figcaption", "nav a", ".chain-text"].map(selector =>
+            getComputedStyle(document.querySelector(selector))[selector.startsWith("svg") ? "fill" : "color"])
+            .concat(getComputedStyle(document.body).backgroundColor)
+            .map(colour => colour.match(/\\d+/g).slice(0, 3).map(Number))"""
+    )
+    *words, paper = [_luminance(colour) for colour in colours]
+    assert (paper > 0.9) == (scheme == "light")
+    for word in words:
+        light, dark = max(word, paper), min(word, paper)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5  # WCAG AA
+
+
+def _luminance(rgb: Sequence[int]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened: Page):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.locator("details summary").click()
+    for word in ("prolonged", "stacked", "closing"):
+        opened.get_by_role("searchbox").fill(word)
+        assert opened.locator("li.chain").count() > 0
+        assert opened.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_search_and_filters_show_the_chains_that_match(opened: Page, contents: Contents):
+    rows = [row for one in contents.samplings if one.verdicts for row in one.verdicts.records(Verdict)]
+    assert found(opened).startswith(f"{len(rows):,} of {len(rows):,} chains")
+    opened.locator("#browser").get_by_label("reason").select_option("no_answer")
+    wanted = sum(row.reason == "no_answer" for row in rows)
+    assert found(opened).startswith(f"{wanted} of")
+    assert 0 < wanted < len(rows)
+    assert set(opened.locator(".reason").all_inner_texts()) == {"no answer"}
+    opened.locator("#browser").get_by_label("split").select_option("dev")
+    assert found(opened).startswith(f"{sum((row.reason, row.split) == ('no_answer', 'dev') for row in rows)} of")
+    opened.locator("#browser").get_by_label("reason").select_option("")
+    opened.locator("#browser").get_by_label("split").select_option("")
+    opened.locator("#browser").get_by_label("model").select_option("label-only")
+    opened.locator("#browser").get_by_label("thought").select_option("answer")
+    opened.get_by_role("searchbox").press_sequentially("BY LABEL-ONLY. the")
+    wanted = sum("by label-only. The" in row.text for row in rows)
+    assert found(opened).startswith(f"{wanted} of")
+    assert set(opened.locator(".model").all_inner_texts()) == {"label-only"}
+    opened.get_by_role("searchbox").fill("nothing says this")
+    assert found(opened).startswith("0 of")
+    assert opened.locator("li.chain").count() == 0
+
+
+def test_pages_turn_and_end(opened: Page):
+    opened.locator("#browser").get_by_label("reason").select_option("no_answer")
+    total = int(found(opened).split(" ")[0])
+    assert 60 < total < 200
+    seen: list[str] = []
+    previous, following = opened.get_by_role("button", name="Previous"), opened.get_by_role("button", name="Next")
+    assert previous.is_disabled()
+    while True:
+        seen += opened.locator(".chain-head").all_inner_texts()
+        if following.is_disabled():
+            break
+        following.click()
+    assert len(seen) == len(set(seen)) == total
+    previous.click()
+    assert opened.locator(".chain-head").first.inner_text() == seen[(total - 1) // 20 * 20 - 20]
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_markup_in_a_chain_stays_text(opened: Page, word: str):
+    opened.get_by_role("searchbox").fill(HOSTILE[word][:20] if word == "templated" else word)
+    opened.locator("#browser").get_by_label("model").select_option("tiny")
+    shown = opened.locator(".chain-text").all_text_contents()
+    assert visible(shortened(HOSTILE[word], chains.MAX_CHARACTERS)) in shown
+    assert opened.locator("img, iframe, b.injected, textarea, .chain-text *, .question *").count() == 0
+    assert opened.locator("script").count() == 2
+    assert opened.locator("section").count() == 6
+    assert "Run " in opened.locator("footer").inner_text()
+
+
+def test_a_long_chain_is_folded_and_opens(opened: Page):
+    opened.get_by_role("searchbox").fill("prolonged")
+    text = opened.locator(".chain-text").first
+    folded = text.bounding_box()
+    opened.get_by_role("button", name="Show all").first.click()
+    unfolded = text.bounding_box()
+    assert folded is not None
+    assert unfolded is not None
+    assert unfolded["height"] > 2 * folded["height"]
+    assert text.inner_text().endswith("the end.")
+
+
+def test_no_hidden_character_is_in_the_file(file: Path):
+    text = file.read_text(encoding="utf-8")
+    assert visible(text) == text
+    assert r"\u27e8U+202E\u27e9" in text  # of the embedded chains
+
+
+def test_rendering_twice_gives_equal_bytes(made: tuple[LocalStore, Artifact], file: Path, tmp_path: Path):
+    store, run = made
+    program = (
+        "import sys; from retort.report import page; from retort.report.contents import open_run\n"
+        "from retort.store.artifacts import open_artifact; from retort.store.local import LocalStore\n"
+        "store = LocalStore(sys.argv[1]); contents = open_run(store, open_artifact(store, sys.argv[2]))\n"
+        "open(sys.argv[3], 'wb').write(page.render(contents, page.compose(contents)))"
+    )
+    target = tmp_path / "again.html"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run(
+        [sys.executable, "-c", program, store.root, run.prefix, str(target)], env=environment, check=True, timeout=120
+    )
+    assert target.read_bytes() == file.read_bytes()
+
+
+def test_a_report_that_was_made_is_found(made: tuple[LocalStore, Artifact]):
+    assert report(*made).manifest == report(*made).manifest
+
+
+def test_a_run_without_students_has_a_page(tmp_path: Path):
+    recipe = recipe_in(tmp_path)
+    recipe = recipe.model_copy(update={"teacher": (), "corpus": (), "student": ()})
+    run = pipeline.index(pipeline.Run(recipe, LocalStore(recipe.store)))
+    text = report(run.store, run).read("index.html").decode()
+    for word in ("Nothing was evaluated", "No chain was sampled", "No student was trained", "no chains to show"):
+        assert word in text
+
+
+def test_an_artifact_that_is_gone_is_named(made: tuple[LocalStore, Artifact]):
+    store, run = made
+    inputs = {"corpus": {"chains": "artifacts/corpus/gone/"}}
+    broken = replace(run, manifest={**run.manifest, "inputs": inputs})
+    with pytest.raises(ValueError, match=r"corpus 'chains' is not at .*/artifacts/corpus/gone/"):
+        open_run(store, broken)
+
+
+@pytest.mark.parametrize(
+    ("bases", "called"),
+    [
+        ({"/models/small", "org/tiny"}, {"base /models/small": "base small"}),
+        ({"/a/small", "/b/small", "./c"}, {"base ./c": "base c"}),
+        ({"/a", "/a/b/"}, {"base /a": "base a", "base /a/b/": "base b"}),
+        ({"/models/tiny", "tiny"}, {}),
+    ],
+)
+def test_bases_in_directories_have_short_names_that_tell_them_apart(bases: set[str], called: dict[str, str]):
+    assert call(bases) == called
+
+
+def measured(model: str, role: Role, correct: int, problems: int = 200) -> Measured:
+    low, high = evaluation.wilson(correct, problems)
+    share = correct / max(1, problems)
+    score = evaluation.Score(
+        task="sums",
+        thought="cot",
+        decode="greedy",
+        problems=problems,
+        correct=correct,
+        accuracy=share,
+        low=low,
+        high=high,
+        pass_at_k=share,
+        no_answer=0.0,
+        truncated=0.0,
+        mean_tokens=9.0,
+        chains=problems,
+    )
+    return Measured(model, role, score)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [("tiny", "teacher", 180), ("base x", "base", 4), ("gold", "labels", 30), ("cot", "chains", 120)],
+            "On sums (200 test problems, greedy), student cot is right on 60.0% (95% interval 53.1–66.5%): it beats "
+            "base x (2.0%) and gold (15.0%) beyond the intervals and is behind tiny (90.0%) beyond the intervals.",
+        ),
+        (
+            [("gold", "labels", 110), ("cot", "chains", 120)],
+            "On sums (200 test problems, greedy), student cot is right on 60.0% (95% interval 53.1–66.5%): it cannot "
+            "be told from gold (55.0%), whose intervals overlap with its own.",
+        ),
+        (
+            [("gold", "labels", 190), ("cot", "chains", 20)],
+            "On sums (200 test problems, greedy), student cot is right on 10.0% (95% interval 6.6–14.9%): it is behind "
+            "gold (95.0%) beyond the intervals.",
+        ),
+        (
+            [("a", "chains", 110), ("b", "chains", 120), ("tiny", "teacher", 180)],
+            "On sums (200 test problems, greedy), student b, the best here of 2 students, is right on 60.0% (95% "
+            "interval 53.1–66.5%): it is behind tiny (90.0%) beyond the intervals and cannot be told from a "
+            "(55.0%), whose intervals overlap with its own.",
+        ),
+        (
+            [("tiny", "teacher", 180)],
+            "On sums (200 test problems, greedy), tiny is right on 90.0% (95% interval 85.1–93.4%).",
+        ),
+    ],
+)
+def test_the_sentence_claims_no_more_than_the_intervals(rows: list[tuple[str, Role, int]], sentence: str):
+    assert finding([measured(*row) for row in rows], "greedy") == sentence
+
+
+def test_the_sentence_says_when_there_is_no_gold():
+    assert "no test problem has a gold answer" in finding([measured("cot", "chains", 0, problems=0)], "greedy")
+
+
+def test_the_page_tells_the_label_only_student_from_the_one_of_chains(opened: Page):
+    sentence = opened.locator(".finding").inner_text()
+    assert "student cot is right on" in sentence
+    assert "label-only (" in sentence
+    assert 'base "><img' in sentence  # and not all of its path
+    assert opened.get_by_text("Not all answered the same problems of arithmetic: of 40, tiny 38.").is_visible()
+    assert opened.locator("#result .legend").first.inner_text().split("\n") == [
+        "teacher",
+        "before training",
+        "student of labels",
+        "student of chains",
+    ]
+
+
+def test_tokens_that_nobody_counted_are_not_zero(opened: Page):
+    assert (tokens(0, 5), tokens(0, 0), tokens(1200, 5), tokens(41.25, 5)) == ("not recorded", "–", "1,200", "41.2")
+    table = opened.get_by_role("table", name="Sampling by model")
+    row = table.get_by_role("row").filter(has_text="recorded").get_by_role("cell").all_inner_texts()
+    assert row[:4] == ["replay", "144", "not recorded", "not recorded"]
+    row = table.get_by_role("row").filter(has_text="tiny").get_by_role("cell").all_inner_texts()
+    assert row[:2] == ["vllm", "314"]
+    assert 20 <= float(row[4].removesuffix(" s")) < 60  # three plans of 20 s each, at about the same time
+
+
+def test_shares_are_not_rounded_to_none_or_all():
+    shares = [share(*of) for of in ((0, 9), (1, 9999), (1, 8), (9998, 9999), (9, 9), (0, 0))]
+    assert shares == ["0.0%", "< 0.1%", "12.5%", "> 99.9%", "100.0%", "–"]
+
+
+def test_times_that_overlap_count_once(made: tuple[LocalStore, Artifact]):
+    _, run = made
+    spans = [(10.0, 4.0), (10.5, 4.0), (20.0, 1.0)]
+    artifacts = [replace(run, manifest={"created_at_s": end, "seconds": seconds}) for end, seconds in spans]
+    assert union_s(artifacts) == pytest.approx(5.5)
+    assert [duration(s) for s in (0, 0.05, 59.94, 153.4, 7260)] == [
+        "0.0 s",
+        "< 0.1 s",
+        "59.9 s",
+        "2 min 33 s",
+        "2 h 01 min",
+    ]
+
+
+def test_a_sample_of_chains_is_even_and_the_same_each_time(contents: Contents):
+    rows, total = chains.draw(contents, most=100)
+    everything, _ = chains.draw(contents, most=10**9)
+    assert total == len(everything) > 1000
+    assert 80 < len(rows) <= 100
+    assert rows == chains.draw(contents, most=100)[0]
+    assert {json.dumps(row) for row in chains.draw(contents, most=30)[0]} < {json.dumps(row) for row in rows}
+    assert {json.dumps(row) for row in rows} < {json.dumps(row) for row in everything}
+    model, reason = chains.FIELDS.index("model"), chains.FIELDS.index("reason")
+    strata = Counter((row[model], row[reason]) for row in rows)
+    assert set(strata) == {(row[model], row[reason]) for row in everything}
+    sizes = Counter((row[model], row[reason]) for row in everything)
+    level = max(strata.values())
+    assert all(strata[key] == min(size, level) for key, size in sizes.items())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "level"), [([10, 2, 10], 12, 5), ([1, 1], 12, 1), ([], 5, 0), ([9], 4, 4), ([7, 7, 7], 2, 0)]
+)
+def test_quotas_share_what_there_is(sizes: list[int], most: int, level: int):
+    assert chains.quotas(sizes, most) == level
+    assert sum(min(size, level) for size in sizes) <= most
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain – ünï 漢字 🙂\n\tx", "plain – ünï 漢字 🙂\n\tx"),
+        ("a\r\nb\rc", "a\nb⟨U+000D⟩c"),
+        ("a\ud800b\udfff", "a⟨U+D800⟩b⟨U+DFFF⟩"),
+        ("\u202eabc\u202c", "⟨U+202E⟩abc⟨U+202C⟩"),
+        ("\x00\x1b\x7f\x85", "⟨U+0000⟩⟨U+001B⟩⟨U+007F⟩⟨U+0085⟩"),
+        ("\u2028\u2029\ufeff\u200b\ufffe", "⟨U+2028⟩⟨U+2029⟩⟨U+FEFF⟩⟨U+200B⟩⟨U+FFFE⟩"),
+        ("\U000e0041\U0010ffff", "⟨U+E0041⟩⟨U+10FFFF⟩"),
+    ],
+)
+def test_hidden_characters_are_shown(text: str, shown: str):
+    assert visible(text) == shown
+    assert visible(shown) == shown
+    assert shown.encode()
+
+
+def test_embedded_json_cannot_end_its_element():
+    values = [*HOSTILE.values(), "\ud800 lone", "a]]>b", None, 3]
+    text = chains.as_json(["text"], [[value] for value in values])
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert text.isascii()
+    shown = [row[0] for row in json.loads(text)["rows"]]
+    assert shown[-4:] == ["⟨U+D800⟩ lone", "a]]>b", None, 3]
+    assert shown[0] == HOSTILE["scripted"]
+
+
+def test_the_recipe_on_the_page_starts_the_same_run(contents: Contents):
+    text = recipe_text(contents.recipe)
+    again = Recipe.model_validate(tomllib.loads(text))
+    assert again.model_dump(mode="json", exclude={"store"}) == contents.recipe
+    assert "chains_per_problem = 2" in text
+    assert visible(text) == text
+    assert "\\U0000202E" in text

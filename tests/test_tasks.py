@@ -1,0 +1,438 @@
+"""Tasks: one contract for all, the arithmetic stories, and rows of our own in the formats of the others."""
+
+import gzip
+import json
+import operator
+import pickle
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from retort import answers
+from retort.records import AnswerKind, Chain, Problem, Split
+from retort.tasks import TASKS, arithmetic, gsm8k, jsonl, multiarith, source, svamp
+from retort.tasks.config import TaskConfig
+from retort.verification import VerificationConfig, verdict
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+STORIES = [story for split in SPLITS for story in islice(arithmetic.stories(split, 0), 100)]
+
+
+def write(path: Path, rows: list[Any], *, as_list: bool = False) -> str:
+    """Rows as JSON lines or as one JSON list, gzipped where the name says so."""
+    text = json.dumps(rows) if as_list else "".join(json.dumps(row) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+def gsm8k_rows(count: int) -> list[dict[str, str]]:
+    return [
+        {
+            "question": f"Ann has {n} pens and buys {n} more. How many pens does she have?",
+            "answer": f"She has {n}+{n} = <<{n}+{n}={2 * n}>>{2 * n:,} pens.\nThat is all.\n#### {2 * n:,}",
+        }
+        for n in range(count)
+    ]
+
+
+def svamp_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "ID": f"chal-{n + 1}",
+            "Body": f"Each pack costs {n + 20} dollars{'.' if n % 2 else ''}",
+            "Question": "How much is it with 5 dollars off?",
+            "Equation": f"( {n + 20}.0 - 5.0 )",
+            "Answer": float(n + 15),
+            "Type": "Subtraction",
+        }
+        for n in range(count)
+    ]
+
+
+def multiarith_rows(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "iIndex": n,
+            "lAlignments": [1, 2],
+            "lEquations": [f"X=({n}.0+2.0)"],
+            "lSolutions": [n + 2.0],
+            "sQuestion": f" Ann has {n} pens and 2 books. How many things has she? ",
+        }
+        for n in range(count)
+    ]
+
+
+def own(path: str, kind: AnswerKind = "number", **fields: Any) -> jsonl.Config:
+    return jsonl.Config(id="own", kind="jsonl", paths={"train": path}, answer_kind=kind, **fields)
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TaskConfig]:
+    """One recipe entry for every task, under an id that is not its kind."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in gsm8k.OFFICIAL_COUNTS.items():
+        write(folder / f"gsm8k/{split}.jsonl", gsm8k_rows(count))
+    rows = [{"question": f"What is {n} + 1?", "answer": n + 1} for n in range(60)]
+    paths: dict[Split, str] = {"train": write(folder / "own.jsonl", rows), "test": write(folder / "t.jsonl", rows[:9])}
+    return {
+        "arithmetic": arithmetic.Config(id="my-arithmetic", train=40, dev=10, test=10),
+        "gsm8k": gsm8k.Config(id="my-gsm8k", path=str(folder / "gsm8k")),
+        "svamp": svamp.Config(id="my-svamp", path=write(folder / "S.json", svamp_rows(1_000), as_list=True)),
+        "multiarith": multiarith.Config(
+            id="my-multiarith", path=write(folder / "M.json", multiarith_rows(600), as_list=True)
+        ),
+        "jsonl": jsonl.Config(id="my-jsonl", paths=paths, answer_kind="number"),
+    }
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_keeps_the_contract(name: str, configs: dict[str, TaskConfig]):
+    task: Any = TASKS[name]
+    config: Any = configs[name]
+    assert config.kind == name
+    problems: list[Problem] = list(task.load(config))
+    assert {problem.split for problem in problems} == set(SPLITS)
+    ids = [problem.id for problem in problems]
+    assert len(set(ids)) == len(ids)
+    for problem in problems:
+        assert re.fullmatch(rf"my-{name}/{problem.split}/[^/]+", problem.id)
+        assert problem.task == f"my-{name}"
+        assert problem.question == problem.question.strip()
+        assert problem.answer is not None
+        assert answers.canonical(problem.answer_kind, problem.answer, choices=problem.choices) is not None
+    assert list(task.load(task.Config.model_validate(config.model_dump()))) == problems
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301
+    assert pickle.loads(pickle.dumps(problems)) == problems  # noqa: S301
+    assert all(Path(file).is_file() for file in config.files())
+
+
+# arithmetic
+
+
+def test_splits_share_no_story_whatever_the_seed_and_the_count():
+    seen = {
+        split: {story.numbers for seed in range(3) for story in islice(arithmetic.stories(split, seed), 300)}
+        for split in SPLITS
+    }
+    assert all(len(numbers) > 300 for numbers in seen.values())
+    assert not seen["train"] & seen["dev"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["dev"] & seen["test"]
+
+
+def test_more_problems_of_a_seed_begin_with_the_same_ones():
+    few, many, other = (
+        list(arithmetic.load(arithmetic.Config(id="arithmetic", train=train, dev=dev, test=5, seed=seed)))
+        for train, dev, seed in ((10, 0, 0), (30, 8, 0), (30, 8, 1))
+    )
+    assert [problem for problem in few if problem.split == "train"] == many[:10]
+    assert [problem for problem in few if problem.split == "test"] == many[-5:]
+    assert len({problem.question for problem in many}) == len(many)
+    assert {problem.question for problem in many} != {problem.question for problem in other}
+
+
+def test_stories_have_all_lengths_and_operations():
+    assert Counter(len(story.steps) for story in STORIES).keys() == {1, 2, 3, 4}
+    assert Counter(step.operation for story in STORIES for step in story.steps).keys() == OPERATIONS.keys()
+
+
+def calculated(expression: str, known: dict[str, Fraction]) -> Fraction:
+    """The value of `a + 3`: names and numbers with operators between them, from left to right."""
+    first, *rest = expression.split()
+    value = known[first] if first in known else Fraction(first)
+    for symbol, operand in zip(rest[::2], rest[1::2], strict=True):
+        value = OPERATIONS[symbol](value, known[operand] if operand in known else Fraction(operand))
+    return value
+
+
+def substituted(lines: str) -> Fraction:
+    """`ans` of lines `name = expression`, each of which uses names above it; `%` starts a comment."""
+    known: dict[str, Fraction] = {}
+    for line in lines.splitlines():
+        if not line.startswith("%"):
+            name, _, expression = line.partition(" = ")
+            known[name] = calculated(expression, known)
+    return known["ans"]
+
+
+def test_every_form_of_a_story_gives_its_answer():
+    rng = random.Random(0)
+    for story in STORIES:
+        gold = str(story.answer)
+        chain = story.chain_of_thought(rng)
+        assert answers.canonical("number", answers.find("number", chain) or "") == gold
+        equations = re.findall(r"(\d+ [-+*/] \d+) = (\d+)", chain)
+        assert len(equations) == len(story.steps)
+        assert all(calculated(left, {}) == int(right) for left, right in equations)
+        assert substituted(story.program()) == story.answer
+        assert substituted(story.equations()) == story.answer
+        assert story.equations().count("%") == len(story.steps) + 1
+
+        *solved, last = story.socratic().splitlines()
+        assert last == f"#### {gold}"
+        assert [line.partition(" ** ")[0] for line in solved] == list(story.sub_questions())
+        notes = [re.fullmatch(r".* = <<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)", line) for line in solved]
+        assert len(notes) == len(story.steps)
+        for note in notes:
+            assert note is not None
+            assert calculated(" ".join(note.group(1, 2, 3)), {}) == int(note[4]) == int(note[5])
+        assert solved[-1].endswith(f">>{gold}")
+
+
+def test_every_number_of_a_story_lies_within_1_and_99():
+    numbers = {number for story in STORIES for step in story.steps for number in (story.start, step.before, step.after)}
+    assert min(numbers) >= 1
+    assert max(numbers) <= 99
+    assert len(numbers) > 80
+
+
+def test_steps_of_a_problem_lead_from_its_first_number_to_its_answer():
+    for number, story in enumerate(STORIES):
+        problem = story.problem("train", number)
+        value = Fraction(re.findall(r"\d+", problem.question)[0])
+        for step in problem.steps:
+            left, right = step.split(" = ")
+            assert left.split()[0] == str(value)
+            value = calculated(left, {})
+            assert value == int(right)
+        assert problem.answer == str(value)
+
+
+# jsonl
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "gold"),
+    [
+        ("number", {"answer": 18}, "18"),
+        ("number", {"answer": "So it is 9 * 2 = 18.\n#### 1,018"}, "1018"),
+        ("yes_no", {"answer": True}, "yes"),
+        ("yes_no", {"answer": "No"}, "no"),
+        ("choice", {"choices": ["apple", "stone"], "answer": "(b)"}, "b"),
+        ("choice", {"choices": ["apple", "stone"], "answer": "stone"}, "b"),
+        ("text", {"answer": "The Sky"}, "the sky"),
+        ("number", {}, None),
+        ("choice", {"choices": ["apple", "stone"], "answer": None}, None),
+        ("text", {"answer": None, "choices": None, "context": None, "id": None}, None),
+    ],
+)
+def test_own_answers_are_brought_into_their_normal_form(
+    kind: AnswerKind, row: dict[str, Any], gold: str | None, tmp_path: Path
+):
+    path = write(tmp_path / "rows.jsonl", [{"question": " q? ", **row}])
+    (problem,) = jsonl.load(own(path, kind, dev_share=0))
+    assert (problem.id, problem.question, problem.answer) == ("own/train/00000", "q?", gold)
+    assert problem.choices == tuple(row.get("choices") or ())
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.json.gz"])
+def test_own_rows_come_as_lines_or_as_one_list_gzipped_or_not(name: str, tmp_path: Path):
+    rows = [{"id": "a/1", "question": "Où?", "answer": "2", "context": "There."}, {"question": "2?", "answer": 3}]
+    path = write(tmp_path / name, rows, as_list=".json." in f"{name}.")
+    problems = list(jsonl.load(own(path, dev_share=0)))
+    assert [(p.id, p.question, p.context) for p in problems] == [
+        ("own/train/a/1", "Où?", "There."),
+        ("own/train/00001", "2?", None),
+    ]
+
+
+def test_own_fields_may_have_other_names(tmp_path: Path):
+    row = {"qid": 7, "stem": "Which?", "options": ["x", "y"], "label": "B", "passage": "Read.", "question": "no"}
+    names: Any = {"id": "qid", "question": "stem", "choices": "options", "answer": "label", "context": "passage"}
+    (problem,) = jsonl.load(own(write(tmp_path / "r.jsonl", [row]), "choice", dev_share=0, fields=names))
+    assert problem == Problem("own/train/7", "own", "train", "Which?", "choice", "b", ("x", "y"), "Read.")
+
+
+GOOD = '{"question": "q?", "answer": "1"}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "said"),
+    [
+        ([GOOD, "{question: 1}"], "number", ["line 2", "not JSON"]),
+        ([GOOD, "", '"q?"'], "number", ["line 3", "'question'", "str"]),
+        ([GOOD, '{"answer": "1"}'], "number", ["line 2", "'question'", "['answer']"]),
+        (['{"question": "  "}'], "number", ["line 1", "'question'", "'  '", "a text"]),
+        (['{"question": 3}'], "number", ["line 1", "'question'", "3", "a text"]),
+        ([GOOD, '{"question": "q?", "answer": "many"}'], "number", ["line 2", "'answer'", "'many'", "number"]),
+        (['{"question": "q?", "answer": "perhaps"}'], "yes_no", ["line 1", "'answer'", "'perhaps'", "yes or no"]),
+        (['{"question": "q?", "answer": "a"}'], "choice", ["line 1", "'choices'", "[]", "a list"]),
+        (['{"question": "q?", "answer": "a", "choices": "a b"}'], "choice", ["line 1", "'choices'", "'a b'", "a list"]),
+        (['{"question": "q?", "answer": "c", "choices": ["x", "y"]}'], "choice", ["line 1", "'answer'", "'c'"]),
+        (['{"question": "q?", "choices": {"a": 1}}'], "text", ["line 1", "'choices'", "{'a': 1}"]),
+        (
+            ['{"id": 1, "question": "q?"}', '{"id": "1", "question": "r?"}'],
+            "text",
+            ["line 2", "'id'", "'1'", "distinct"],
+        ),
+        (['[{"question": "q?"}, {"answer": 1}]'], "number", ["element 2", "'question'"]),
+        (['[{"question": "q?"}', "{}"], "number", ["not JSON", "one list"]),
+    ],
+)
+def test_a_malformed_row_is_refused_with_file_line_and_field(
+    lines: list[str], kind: AnswerKind, said: list[str], tmp_path: Path
+):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"^[^\n]+\Z") as refused:
+        list(jsonl.load(own(str(path), kind)))
+    assert [part for part in (str(path), *said) if part not in str(refused.value)] == [], refused.value
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.jsonl", b'{"question": "\xff"}'),
+        ("r.jsonl.gz", GOOD.encode()),
+        ("r.jsonl.gz", gzip.compress(b"x" * 99)[:-9]),
+    ],
+    ids=["not UTF-8", "not gzip", "half a gzip"],
+)
+def test_a_damaged_file_is_refused_by_name(name: str, content: bytes, tmp_path: Path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}[^\n]+\Z"):
+        list(jsonl.load(own(str(path))))
+
+
+def test_lone_surrogates_of_a_file_are_replaced_as_it_is_read(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "q\\ud800?", "answer": "a\\udfff", "id": "\\ud83d\\ude00"}')
+    (problem,) = jsonl.load(own(str(path), "text", dev_share=0))
+    assert (problem.id, problem.question, problem.answer) == ("own/train/😀", "q\ufffd?", "a\ufffd")
+
+
+def test_a_problem_without_an_answer_is_neither_right_nor_wrong(tmp_path: Path):
+    (problem,) = jsonl.load(own(write(tmp_path / "r.jsonl", [{"question": "q?"}]), dev_share=0))
+    chain = Chain("0" * 64, 0, '"q?"', "The answer is 3.", "stop", 1, 5, 8, 0, problem.id, "cot", 1.5)
+    made = verdict(problem, "cot", chain, 8, "m", VerificationConfig())
+    assert (made.gold, made.answer, made.is_correct, made.reason) == (None, "3", None, "unlabelled")
+
+
+# Splits
+
+
+def dev_questions(path: str, **fields: Any) -> set[str]:
+    return {problem.question for problem in jsonl.load(own(path, **fields)) if problem.split == "dev"}
+
+
+def test_a_missing_dev_is_a_seeded_share_that_more_rows_do_not_move(tmp_path: Path):
+    rows = [{"question": f"{n}?", "answer": n} for n in range(1_000)]
+    few, many = write(tmp_path / "few.jsonl", rows[:400]), write(tmp_path / "many.jsonl", rows)
+    dev = dev_questions(many)
+    assert 60 <= len(dev) <= 140
+    assert dev_questions(few) == dev & {row["question"] for row in rows[:400]}
+    assert dev_questions(many, split_seed=1) not in (dev, set())
+    assert dev < dev_questions(many, dev_share=0.2)
+    assert dev_questions(many, dev_share=0) == set()
+
+
+def test_a_dev_file_takes_nothing_from_train(tmp_path: Path):
+    rows = [{"question": f"{n}?", "answer": n} for n in range(50)]
+    paths: dict[Split, str] = {"train": write(tmp_path / "t", rows), "dev": write(tmp_path / "d", rows[:3])}
+    problems = list(jsonl.load(jsonl.Config(id="own", paths=paths, answer_kind="number")))
+    assert Counter(problem.split for problem in problems) == {"train": 50, "dev": 3}
+
+
+def test_a_limit_takes_the_first_problems_of_each_split(tmp_path: Path):
+    path = write(tmp_path / "r.jsonl", [{"question": f"{n}?", "answer": n} for n in range(200)])
+    whole = list(jsonl.load(own(path)))
+    limited = list(jsonl.load(own(path, train=5, dev=2)))
+    assert [p for p in limited if p.split == "train"] == [p for p in whole if p.split == "train"][:5]
+    assert [p for p in limited if p.split == "dev"] == [p for p in whole if p.split == "dev"][:2]
+    assert len(limited) == 7
+
+
+# Data sets of others, in rows of our own
+
+
+def test_gsm8k_rows_are_read(configs: dict[str, TaskConfig]):
+    problems = list(gsm8k.load(gsm8k.Config(**configs["gsm8k"].model_dump())))
+    assert sum(problem.split == "test" for problem in problems) == 1_319
+    assert len(problems) == 7_473 + 1_319
+    one = next(problem for problem in problems if problem.id == "my-gsm8k/test/00600")
+    assert one.question == "Ann has 600 pens and buys 600 more. How many pens does she have?"
+    assert (one.answer, one.steps) == ("1,200", ("She has 600+600 = <<600+600=1200>>1,200 pens.", "That is all."))
+
+
+def test_svamp_rows_are_read(configs: dict[str, TaskConfig]):
+    problems = list(svamp.load(svamp.Config(**configs["svamp"].model_dump())))
+    assert len(problems) == 1_000
+    assert 250 <= sum(problem.split == "test" for problem in problems) <= 350
+    by_number = {problem.id.rsplit("/", 1)[1]: problem for problem in problems}
+    assert by_number["chal-1"].question == "Each pack costs 20 dollars. How much is it with 5 dollars off?"
+    assert by_number["chal-2"].question == "Each pack costs 21 dollars. How much is it with 5 dollars off?"
+    assert (by_number["chal-1"].answer, by_number["chal-1"].steps) == ("15.0", ("( 20.0 - 5.0 )",))
+
+
+def test_multiarith_rows_are_read(configs: dict[str, TaskConfig]):
+    problems = list(multiarith.load(multiarith.Config(**configs["multiarith"].model_dump())))
+    assert len(problems) == 600
+    assert 140 <= sum(problem.split == "test" for problem in problems) <= 220
+    one = next(problem for problem in problems if problem.id.endswith("/00007"))
+    assert (one.question, one.answer) == ("Ann has 7 pens and 2 books. How many things has she?", "9.0")
+
+
+def gsm8k_folder(folder: Path, train: list[Any], test: list[Any]) -> Any:
+    write(folder / "train.jsonl", train)
+    write(folder / "test.jsonl", test)
+    return gsm8k.Config(id="gsm8k", path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda to: gsm8k_folder(to, gsm8k_rows(7_472), gsm8k_rows(1_319)), ["train.jsonl", "7472", "7473"]),
+        (lambda to: gsm8k_folder(to, gsm8k_rows(7_473), gsm8k_rows(1_320)), ["test.jsonl", "1320", "1319"]),
+        (
+            lambda to: gsm8k_folder(to, [*gsm8k_rows(7472), {"question": "q?", "answer": "so 3"}], gsm8k_rows(1_319)),
+            ["train.jsonl, line 7473", "'answer'", "'so 3'", "####"],
+        ),
+        (
+            lambda to: gsm8k_folder(to, [{"answer": "#### 3"}, *gsm8k_rows(7472)], gsm8k_rows(1_319)),
+            ["train.jsonl, line 1", "'question'"],
+        ),
+        (lambda to: svamp.Config(id="svamp", path=write(to / "S", svamp_rows(999), as_list=True)), ["999", "1000"]),
+        (
+            lambda to: svamp.Config(id="svamp", path=write(to / "S", [*svamp_rows(999), {"ID": "x"}], as_list=True)),
+            ["element 1000", "'Body'"],
+        ),
+        (lambda to: multiarith.Config(id="multiarith", path=write(to / "M", multiarith_rows(601))), ["601", "600"]),
+        (
+            lambda to: multiarith.Config(
+                id="multiarith", path=write(to / "M", [*multiarith_rows(599), {"sQuestion": "q?", "lSolutions": []}])
+            ),
+            ["line 600", "'lSolutions'", "[]"],
+        ),
+    ],
+)
+def test_an_incomplete_or_changed_data_set_is_refused(
+    make: Callable[[Path], TaskConfig], said: list[str], tmp_path: Path
+):
+    config: Any = make(tmp_path)
+    with pytest.raises(ValueError, match=r"^[^\n]+\Z") as refused:
+        list(TASKS[config.kind].load(config))
+    assert [part for part in (str(tmp_path), *said) if part not in str(refused.value)] == [], refused.value
+
+
+def test_a_path_may_hold_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "rows.jsonl").write_text(GOOD)
+    monkeypatch.setenv("OWN_DATA", str(tmp_path))
+    assert source.existing_file("${OWN_DATA}/rows.jsonl") == str(tmp_path / "rows.jsonl")
+    monkeypatch.delenv("OWN_DATA")
+    with pytest.raises(ValueError, match="not set"):
+        source.existing_file("${OWN_DATA}/rows.jsonl")
