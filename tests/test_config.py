@@ -215,12 +215,12 @@ def test_later_overrides_win(recipe: Path):
 def test_the_demo_is_a_recipe():
     demo = load(DEMO)
     assert [demo.find_corpus(student.corpus).thoughts for student in demo.student] == [("cot",), ("answer",)]
-    assert demo.teacher_decodes(demo.teacher[0]) == ("greedy", "maj@8")
+    assert demo.teacher_decodes(demo.teacher[0]) == ("greedy", "maj@5")
 
 
 def test_a_teacher_votes_with_the_chains_that_it_has():
-    few = load(DEMO, ["teacher.tiny.num_chains=7"])
-    assert few.evaluation.decodes == ("greedy", "maj@8")
+    few = load(DEMO, ["teacher.tiny.num_chains=4"])
+    assert few.evaluation.decodes == ("greedy", "maj@5")
     assert few.teacher_decodes(few.teacher[0]) == ("greedy",)
 
 
@@ -270,7 +270,7 @@ def test_loading_a_recipe_loads_nothing_heavy():
         (str(DEMO), ["teacher.tiny.temprature=1"], "did you mean 'temperature'"),
         (str(DEMO), ["evaluation.task=[]"], "did you mean 'tasks'"),
         (str(DEMO), ["student.cot.base=org/unresolvable"], "`revision`"),
-        (str(DEMO), ["task.arithmetic.kind=svamp", "task.arithmetic.nothing=1"], "task.arithmetic.nothing"),
+        (str(DEMO), ["task.arithmetic.nothing=1"], "task.arithmetic.nothing"),
     ],
 )
 def test_a_job_refuses_a_wrong_recipe_at_once(tmp_path: Path, recipe: str, overrides: list[str], said: str):

@@ -33,6 +33,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     """One event loop for the module: an engine lives in the loop that started it."""
     loop = asyncio.new_event_loop()
     yield loop
+    loop.run_until_complete(asyncio.sleep(0.1))  # lets the tasks of a closed engine end
     loop.close()
 
 

@@ -88,6 +88,7 @@ def bare_node(tmp_path: Path) -> Iterator[dict[str, str]]:
         *("start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
         *(f"--port={free_port()}", f"--ray-client-server-port={free_port()}", f"--temp-dir=/tmp/ray-{os.getpid()}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        f"--dashboard-agent-listen-port={free_port()}",
     ]
     head = subprocess.Popen(
         [python, "-m", "ray.scripts.scripts", *arguments],
@@ -112,6 +113,16 @@ def bare_node(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.kill()
 
 
+def submit_when_up(environment: dict[str, str], recipe_file: Path) -> subprocess.CompletedProcess[str]:
+    """A head node listens before its job agent is there."""
+    deadline = time.monotonic() + 90
+    while True:
+        done = submit(environment, recipe_file)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
+
+
 def submit(environment: dict[str, str], recipe_file: Path) -> subprocess.CompletedProcess[str]:
     command = [f"{environment['HOME']}/node/bin/python", "-m", "ray.scripts.scripts", "job", "submit"]
     options = ["--working-dir", ".", "--runtime-env", "cluster/runtime-env.yaml"]
@@ -128,7 +139,7 @@ def submit(environment: dict[str, str], recipe_file: Path) -> subprocess.Complet
 
 
 def test_a_submitted_job_runs_where_retort_is_not_installed(bare_node: dict[str, str], recipe_file: Path) -> None:
-    done = submit(bare_node, recipe_file)
+    done = submit_when_up(bare_node, recipe_file)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"artifact: file:///.*/artifacts/run/[0-9a-f]{24}", done.stdout)
     refused = submit({**bare_node, "RAY_AUTH_MODE": "disabled"}, recipe_file)

