@@ -3,13 +3,15 @@
 import asyncio
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from retort import prompts
-from retort.engines import ENGINES, replay, vllm
+from retort.engines import ENGINES, models, replay, vllm
 from retort.engines.interface import Engine, SamplingDistribution
 from retort.records import Request
 from retort.rollouts import single_turn
@@ -117,14 +119,35 @@ def test_vllm_survives_seeded_prompts_longer_than_one_prefill(
     assert loop.run_until_complete(ask()) == 12
 
 
+def test_vllm_refuses_what_its_context_would_cut_off(vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop) -> None:
+    with pytest.raises(ValueError, match=r"max_new_tokens = 500 exceeds max_model_len = 512"):
+        loop.run_until_complete(single_turn(vllm_engine, request(0, max_new_tokens=500), WARM))
+
+
 def test_vllm_counts_the_prompt_as_the_tokenizer_does(
     vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop
 ) -> None:
     from transformers import AutoTokenizer
 
-    from retort.engines import models
-
     chain = loop.run_until_complete(single_turn(vllm_engine, request(0), WARM))
     assert chain is not None
     tokenizer = AutoTokenizer.from_pretrained(models.locate("shipped:teacher"))
     assert chain.num_prompt_tokens == len(tokenizer(TEXT)["input_ids"])
+
+
+def test_vllm_asks_a_chat_model_through_its_template(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:
+    model = tmp_path / "chatty"
+    shutil.copytree(models.locate("shipped:teacher"), model)
+    # This template turns the message back into the prompt that the teacher knows, so that it can answer.
+    template = "{% for message in messages %}{{ message.content + '\\n' }}{% endfor %}"
+    (model / "chat_template.jinja").write_text(template)
+    made = vllm.Engine(vllm.Config(model=str(model), dtype="float32", max_model_len=512))
+    canonical = prompts.canonical(prompts.as_chat(TEXT))
+    asked = replace(request(0), prompt=canonical, prompt_hash=prompts.prompt_hash(canonical))
+    chain = loop.run_until_complete(single_turn(made, asked, SamplingDistribution(temperature=0.0)))
+    plain = loop.run_until_complete(single_turn(made, request(0), SamplingDistribution(temperature=0.0)))
+    made.close()
+    assert chain is not None
+    assert plain is not None
+    assert (chain.text, chain.num_prompt_tokens) == (plain.text, plain.num_prompt_tokens)
+    assert "The answer is" in chain.text

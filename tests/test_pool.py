@@ -227,10 +227,10 @@ def test_problems_that_ask_the_same_share_their_chains(pool: Pool, store: Store)
 def test_a_batch_that_is_tried_again_finds_what_is_durable(pool: Pool):
     batch = next(batches(plan(problems(40), "cot", pool, 8, 16).missing()))
     name = batch_name(batch)
-    assert list(pool.missing(batch, name)) == batch
+    assert list(pool.missing(batch)) == batch
     pool.append(name, [completed(request) for request in batch[:5]])
     pool.append(name, [completed(request) for request in batch[5:7]])
-    assert list(pool.missing(batch, name)) == batch[7:]
+    assert list(pool.missing(batch)) == batch[7:]
     assert batch_name(batch) == name
     assert batch_name(batch[7:]) != name
     assert batch_name([replace(request, max_new_tokens=17) for request in batch]) != name

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from recordings import write_recording
+from recordings import recipe, write_recording
+from retort.config import load
 from retort.engines import replay
 from retort.engines.interface import Completion, SamplingDistribution
+from retort.pipeline import judge, prepare, teacher_plans
 from retort.prompts import Messages
 from retort.records import Problem, Request
 from retort.sampling import BATCH_CHAINS, Model, SamplingConfig, batches, plan, sample, sample_batch
@@ -17,6 +19,7 @@ from retort.store import Store
 from retort.store.plan import Plan
 from retort.store.pool import PARTITIONS, Pool, batch_name, partition_of
 from retort.tasks import arithmetic
+from retort.verification import verify
 
 DISTRIBUTION = SamplingDistribution(temperature=1.0)
 
@@ -135,3 +138,22 @@ def test_a_plan_that_is_already_sampled_starts_nothing(store: Store) -> None:
     (done,) = sample(Model("nothing", replay.Config.model_construct()), [(wanted, DISTRIBUTION)], SamplingConfig(), "x")
     assert (done.reused, done.sampled) == (2, 0)
     assert time.monotonic() - began < 5
+
+
+def test_chains_that_vanish_from_the_pool_are_sampled_anew_and_never_just_missing(
+    store: Store, ray_session: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe(write_recording(tmp_path / "rec.jsonl", 2), "/unused", 2))
+    run = prepare(load(path), store)
+    teacher = run.recipe.teacher[0]
+    plans = teacher_plans(run, teacher, with_references=False)
+    ((wanted, distribution),) = plans.values()
+    (first,) = sample(teacher.model, [(wanted, distribution)], SamplingConfig(), "rec")
+    lost = Path(store.directory(store.keys(f"{wanted.pool.prefix}segments/")[0]))
+    lost.unlink()
+    with pytest.raises(ValueError, match="no longer in pool"):
+        verify(store, [wanted], "rec", run.recipe.verification)
+    judge(run, teacher.model, plans, "rec")
+    stats = run.artifacts["verdicts"]["rec/cot"].stats
+    assert (stats["rows"], stats["lacking"]) == (first.wanted, 0)

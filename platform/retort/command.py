@@ -53,7 +53,8 @@ def start_ray(store: Store) -> None:
     ray.init(logging_level=logging.WARNING)
     nodes: list[dict[str, Any]] = ray.nodes()
     if store.is_local and sum(node["Alive"] for node in nodes) > 1:
-        raise SystemExit(f"store {store.uri}: only one of the cluster's machines can reach it; expected a shared store")
+        print(f"store {store.uri}: only one of the cluster's machines can reach it", file=sys.stderr)
+        raise SystemExit(2)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

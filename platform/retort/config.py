@@ -82,7 +82,7 @@ class Teacher(SamplingDistribution):
 
     @property
     def model(self) -> Model:
-        return Model(self.engine, self.settings)
+        return Model(self.engine, self.settings.pinned())
 
     @property
     def distribution(self) -> SamplingDistribution:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from retort import evaluation, sampling
+from retort import evaluation, sampling, verification
 from retort.config import Recipe, Student, Teacher
 from retort.engines import models
 from retort.engines.interface import SamplingDistribution
@@ -64,7 +64,11 @@ def prepare(recipe: Recipe, store: Store) -> Run:
     for teacher in recipe.teacher:
         teacher.settings.identity()
     for student in recipe.student:
-        models.identity(student.base, student.revision)
+        models.identity(student.base, student.revision, has_weights=student.init == "pretrained")
+    for corpus in recipe.corpus:
+        taught = [digest(teacher.settings.identity()) for teacher in recipe.teacher if teacher.id in corpus.teachers]
+        if len(set(taught)) < len(taught):
+            raise ValueError(f"corpus.{corpus.id}.teachers: two of them are the same model; expected different ones")
     return run
 
 
@@ -148,6 +152,8 @@ def teacher_plans(run: Run, teacher: Teacher, with_references: bool) -> Plans:
     if references and with_references:
         problems = run.problems(references, ("test",))
         decodes = run.recipe.teacher_decodes(teacher)
+        if len(decodes) < len(run.recipe.evaluation.decodes):
+            logger.info("evaluation %s: %s alone, for want of chains", teacher.id, ", ".join(decodes))
         tests = evaluation.plans(
             teacher.model,
             run.store,
@@ -197,7 +203,7 @@ def _tested(
     run: Run, name: str, model_path: str, revision: str | None, thoughts: Sequence[str], tasks: Sequence[str]
 ) -> tuple[str, Model, Plans]:
     config = run.recipe.evaluation
-    model = Model("vllm", config.engine.model_copy(update={"model": model_path, "revision": revision}))
+    model = Model("vllm", config.engine.model_copy(update={"model": model_path, "revision": revision}).pinned())
     distribution = SamplingDistribution(temperature=config.temperature)
     problems = run.problems(tasks, ("test",))
     plans = evaluation.plans(model, run.store, problems, thoughts, config.decodes, distribution, config.max_new_tokens)
@@ -207,18 +213,25 @@ def _tested(
 def judge(run: Run, model: Model, plans: Plans, name: str) -> None:
     """Sample what the pools of a model lack, in one engine session, and verify all that was asked for."""
     addresses = {key: Address("sampling", VERSION, {}, plan.describe()) for key, (plan, _) in plans.items()}
-    lacking = [key for key in plans if find(run.store, addresses[key]) is None]
+    config = run.recipe.verification
+    lacking = [
+        key
+        for key, (plan, _) in plans.items()
+        if find(run.store, addresses[key]) is None or find(run.store, verification.address(plan, config)) is None
+    ]
+    not_given = 0
     writers = {key: Writer(run.store, addresses[key]) for key in lacking}
     if lacking:
         summaries = sample(model, [plans[key] for key in lacking], run.recipe.sampling, name)
         for key, summary in zip(lacking, summaries, strict=True):
+            not_given += summary.lacking
             if summary.lacking:
                 logger.warning(
                     "sampling %s: the recording lacks %d of %d chains", name, summary.lacking, summary.wanted
                 )
             writers[key].commit([], asdict(summary))
     model_id = digest(model.config.identity())[:12]
-    verdicts = verify(run.store, [plan for plan, _ in plans.values()], model_id, run.recipe.verification)
+    verdicts = verify(run.store, [plan for plan, _ in plans.values()], model_id, config, not_given)
     for key, artifact in zip(plans, verdicts, strict=True):
         sampled = find(run.store, addresses[key])
         assert sampled is not None

@@ -117,7 +117,8 @@ class SampleBatches:
         pool, distribution = self._plans[number]
         requests = list(from_rows(Request, batch.drop_columns("plan").to_pylist()))
         name = batch_name(requests)
-        missing = list(pool.missing(requests, name))
+        # Asked of the pool once more: this may be a second try, or an actor of a killed driver may have flushed since.
+        missing = list(pool.missing(requests))
         try:
             chains = await sample_batch(self._engine, pool, distribution, name, missing, self._flush_s)
         except Exception as error:

@@ -119,6 +119,7 @@ def verify_partition(
         "plan": row["plan"],
         **asdict(file),
         "digest": read,
+        "chains": len(chains),
         "reasons": list(reasons),
         "counts": list(reasons.values()),
     }
@@ -132,17 +133,23 @@ def address(plan: Plan, config: VerificationConfig) -> Address:
     return Address("verdicts", VERSION, config.model_dump(mode="json"), {**plan.describe(), "problems": problems})
 
 
-def verify(store: Store, plans: Sequence[Plan], model_id: str, config: VerificationConfig) -> list[Artifact]:
-    """Verdicts of every chain of each plan of one model, an artifact a plan; those made before are found."""
+def verify(
+    store: Store, plans: Sequence[Plan], model_id: str, config: VerificationConfig, not_given: int = 0
+) -> list[Artifact]:
+    """Verdicts of every chain of each plan of one model, an artifact a plan; those made before are found.
+
+    Raises:
+        ValueError: the pool lacks more chains of a plan than the `not_given` ones that the engine could not give.
+    """
     addresses = [address(plan, config) for plan in plans]
     found = [find(store, where) for where in addresses]
     if not all(found):
-        _verify([plan for plan, done in zip(plans, found, strict=True) if not done], store, model_id, config)
+        _verify([plan for plan, done in zip(plans, found, strict=True) if not done], store, model_id, config, not_given)
         found = [find(store, where) for where in addresses]
     return [artifact for artifact in found if artifact is not None]
 
 
-def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: VerificationConfig) -> None:
+def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: VerificationConfig, not_given: int) -> None:
     import ray
 
     writers = [Writer(store, address(plan, config)) for plan in plans]
@@ -156,6 +163,11 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
     results = dataset.map(partial(verify_partition, plans=work, config=config)).take_all()
     for number, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
         parts = [result for result in results if result["plan"] == number]
+        gone = plan.num_wanted - sum(part["chains"] for part in parts)
+        if gone > not_given:
+            raise ValueError(
+                f"{gone} sampled chains are no longer in pool {plan.pool.id}: run again to sample them anew"
+            )
         reasons: Counter[str] = Counter()
         for part in parts:
             reasons.update(dict(zip(part["reasons"], part["counts"], strict=True)))

@@ -121,7 +121,6 @@ def test_a_killed_driver_loses_and_repeats_nothing(tmp_path: Path, seed: int) ->
     print(check_killed_and_resumed(recipe_file, tmp_path, kills))
 
 
-@pytest.mark.slow
 def test_a_killed_driver_with_a_real_engine_loses_and_repeats_nothing(tmp_path: Path) -> None:
     recipe_file = tmp_path / "recipe.toml"
     text = recipe(Path("unused"), str(tmp_path / "store"), 30)

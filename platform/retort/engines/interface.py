@@ -4,7 +4,7 @@ An engine's module holds `Config` (its fields of a `[[teacher]]`), `Engine` (the
 recording) and `SEEDING`: `exact` where the seed of a request fixes its draw, `none` where it does not.
 """
 
-from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +36,10 @@ class EngineConfig(BaseModel):
     def identity(self) -> dict[str, str]:
         """What distinguishes the model from any other, by content. Raises ValueError where it cannot be resolved."""
         raise TypeError(f"{type(self).__name__} does not say what its model is")
+
+    def pinned(self) -> Self:
+        """The same settings with the model's revision fixed, so that every loader loads what `identity` names."""
+        return self
 
     @property
     def num_actors(self) -> int:

@@ -1,5 +1,6 @@
 """Names of models and what they stand for: `shipped:NAME`, a local directory, or a Hugging Face id."""
 
+import functools
 import re
 from importlib import resources
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from retort.store.hashing import digest, digest_file
 
 SHIPPED = ("teacher", "student")
-_CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 def locate(model: str) -> str:
@@ -35,19 +36,36 @@ def locate(model: str) -> str:
     return model
 
 
-def identity(model: str, revision: str | None) -> str:
+@functools.cache
+def pin(model: str, revision: str | None) -> str | None:
+    """The revision to load: None for a directory, else the given one or the commit that the hub has now.
+
+    Asked once in a process, so that what is loaded is what the identity names.
+
+    Raises:
+        ValueError: an id without a revision whose commit the hub does not tell.
+    """
+    if Path(locate(model)).is_dir():
+        return None
+    return revision if revision is not None else _resolve_commit(model)
+
+
+@functools.cache
+def identity(model: str, revision: str | None, has_weights: bool = True) -> str:
     """A name for a model's content: the hash of its files, or its id at a revision.
 
     Raises:
-        ValueError: neither a directory nor a revision is given, and the hub cannot be asked.
+        ValueError: a directory without safetensors weights, which alone are loaded; a commit that cannot be resolved.
     """
-    located = locate(model)
-    if Path(located).is_dir():
-        files = sorted(path for pattern in _CONTENT for path in Path(located).glob(pattern))
-        return f"sha256:{digest({path.name: digest_file(path) for path in files})}"
-    if revision is not None:
-        return f"{model}@{revision}"
-    return f"{model}@{_resolve_commit(model)}"
+    located = Path(locate(model))
+    if not located.is_dir():
+        return f"{model}@{pin(model, revision)}"
+    if has_weights and not any(located.glob("*.safetensors")):
+        raise ValueError(
+            f"model {model!r}: no *.safetensors in {located}; expected weights in that format, convert them"
+        )
+    files = sorted(path for pattern in _CONTENT for path in located.glob(pattern))
+    return f"sha256:{digest({path.name: digest_file(path) for path in files})}"
 
 
 def _resolve_commit(model: str) -> str:
@@ -59,8 +77,8 @@ def _resolve_commit(model: str) -> str:
     except (httpx.HTTPError, OSError) as error:
         raise ValueError(
             f"model {model!r}: its commit cannot be resolved ({type(error).__name__}); expected a local directory, "
-            f"or `revision` set to the commit or a label of your own"
+            f"or `revision` set to a commit"
         ) from error
     if commit is None:
-        raise ValueError(f"model {model!r}: the hub names no commit; set `revision` to a label of your own")
+        raise ValueError(f"model {model!r}: the hub names no commit; set `revision` to one")
     return commit

@@ -5,8 +5,7 @@ the engine's prefix cache. On CPU builds the key-value cache is set by `cpu_kv_c
 """
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -27,7 +26,7 @@ class Config(EngineConfig):
     model: str
     """`shipped:teacher`, a directory, or a Hugging Face id."""
     revision: str | None = None
-    """Commit of a Hugging Face id, or a label of your own where the hub cannot be asked."""
+    """Commit of a Hugging Face id; None takes the one that the hub has when the run starts."""
     quantization: str | None = None
     """vLLM's name of the quantisation; part of the model's identity."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -61,6 +60,9 @@ class Config(EngineConfig):
     def num_actors(self) -> int:
         return self.actors
 
+    def pinned(self) -> Self:
+        return self.model_copy(update={"revision": models.pin(self.model, self.revision)})
+
     def num_gpus(self, has_gpus: bool) -> int:
         wanted = self.device == "gpu" or (self.device == "auto" and has_gpus)
         return self.tensor_parallel_size if wanted else 0
@@ -87,7 +89,8 @@ class Engine:
         model = models.locate(config.model)
         arguments: dict[str, Any] = {
             "model": model,
-            "revision": None if Path(model).is_dir() else config.revision,
+            "revision": config.revision,
+            "load_format": "safetensors",
             "quantization": config.quantization,
             "dtype": config.dtype,
             "tensor_parallel_size": config.tensor_parallel_size,
@@ -123,6 +126,13 @@ class Engine:
             token_ids = tokenizer.encode(prompt)
         else:
             token_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        longest: int = self._engine.model_config.max_model_len
+        if len(token_ids) + request.max_new_tokens > longest:
+            # A chain that ends at this limit would be taken for one that was cut off at its own budget.
+            raise ValueError(
+                f"{request.problem_id}: prompt of {len(token_ids)} tokens + max_new_tokens = {request.max_new_tokens} "
+                f"exceeds max_model_len = {longest}; raise max_model_len or lower max_new_tokens"
+            )
         params = SamplingParams(
             temperature=distribution.temperature,
             top_p=distribution.top_p,

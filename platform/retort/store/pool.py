@@ -70,21 +70,21 @@ class Pool:
         while not self.store.put(f"{self.prefix}segments/{partition}/{batch}-{number:05d}.parquet", data):
             number += 1
 
-    def durable(self, partition: str, max_new_tokens: int, batch: str = "") -> set[Key]:
-        """Keys with a row that answers a plan's budget, of a partition or one batch in it. Reads key columns only."""
+    def durable(self, partition: str, max_new_tokens: int) -> set[Key]:
+        """Keys of a partition with a row that answers a plan's budget. Reads key columns only."""
         found: set[Key] = set()
-        for segment in self._segments(partition, batch):
+        for segment in self._segments(partition):
             for row in self._rows(segment, lambda table: table.to_pylist(), _KEY_COLUMNS):
                 if answers(row["finish_reason"], row["max_new_tokens"], max_new_tokens):
                     found.add((row["prompt_hash"], row["index"]))
         return found
 
-    def missing(self, requests: Iterable[Request], batch: str = "") -> Iterator[Request]:
+    def missing(self, requests: Iterable[Request]) -> Iterator[Request]:
         """The requests of one partition and one budget that no durable row answers."""
         requests = list(requests)
         if not requests:
             return
-        durable = self.durable(partition_of(requests[0].prompt_hash), requests[0].max_new_tokens, batch)
+        durable = self.durable(partition_of(requests[0].prompt_hash), requests[0].max_new_tokens)
         yield from (request for request in requests if (request.prompt_hash, request.index) not in durable)
 
     def chains(self, partition: str, wanted: set[Key], max_new_tokens: int) -> list[Chain]:
@@ -118,7 +118,6 @@ class Pool:
 
 
 def partition_of(prompt_hash: str) -> str:
-    """The partition of the chains of one prompt."""
     """The partition of a prompt's chains."""
     return prompt_hash[0]
 

@@ -32,7 +32,11 @@ def train(
     `init` is `pretrained`, or `random` for the architecture and tokenizer of `base` with weights drawn from the seed.
     Killed and run again, training starts anew: nothing of it is kept before it ends.
     """
-    inputs = {"corpus": corpus.id, "base": models.identity(base, revision), "init": init}
+    inputs = {
+        "corpus": corpus.id,
+        "base": models.identity(base, revision, has_weights=init == "pretrained"),
+        "init": init,
+    }
     where = Address("checkpoint", VERSION, config.model_dump(mode="json"), inputs, LIBRARIES)
     found = find(store, where)
     if found is not None:
@@ -48,7 +52,7 @@ def train(
             train_loop_config={
                 "corpus": corpus,
                 "base": base,
-                "revision": revision,
+                "revision": models.pin(base, revision),
                 "init": init,
                 "config": config,
                 "label": label,
@@ -64,9 +68,13 @@ def train(
         checkpoint = trainer.fit().checkpoint
         assert checkpoint is not None
         with checkpoint.as_directory() as directory:
-            stats = json.loads(Path(directory, "stats.json").read_text())
+            stats = json.loads(Path(directory, "stats.jsonl").read_text())
             files = writer.put_directory(Path(directory))
-    logger.info("training %s: best dev loss %s at step %d", label, stats["best_dev_loss"], stats["best_step"])
+    logger.info(
+        "training %s: %d + %d examples, %d too long for a row; best dev loss %s at step %d",
+        *(label, stats["train_examples"], stats["dev_examples"], stats["too_long"]),
+        *(stats["best_dev_loss"], stats["best_step"]),
+    )
     return writer.commit(files, stats)
 
 
@@ -108,15 +116,16 @@ def _train_and_save(arguments: dict[str, Any], directory: Path, device: Any) -> 
     }
     curve: list[StepMetrics] = []
     said_at = 0.0
+    best_loss = math.inf
     best: dict[str, torch.Tensor] = {}
     best_row: StepMetrics | None = None
     is_first = not dist.is_initialized() or dist.get_rank() == 0
 
     def on_step(row: StepMetrics) -> None:
-        nonlocal best_row, said_at
+        nonlocal best_row, best_loss, said_at
         curve.append(row)
-        if row.dev_loss is not None and (best_row is None or row.dev_loss < (best_row.dev_loss or math.inf)):
-            best_row = row
+        if row.dev_loss is not None and (best_row is None or row.dev_loss < best_loss):
+            best_row, best_loss = row, row.dev_loss
             best.update({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()})
         if is_first and (row.dev_loss is not None or time.monotonic() - said_at > REPORT_EVERY_S):
             said_at = time.monotonic()
@@ -144,7 +153,7 @@ def _train_and_save(arguments: dict[str, Any], directory: Path, device: Any) -> 
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         (directory / "metrics.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in curve))
-        (directory / "stats.json").write_text(json.dumps(stats))
+        (directory / "stats.jsonl").write_text(json.dumps(stats))
     return stats
 
 
@@ -158,4 +167,4 @@ def load_model(base: str, revision: str | None, init: str, config: TrainingConfi
     torch.manual_seed(config.seed)
     if init == "random":
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(located, revision=revision), dtype=dtype)
-    return AutoModelForCausalLM.from_pretrained(located, revision=revision, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(located, revision=revision, dtype=dtype, use_safetensors=True)
