@@ -31,11 +31,15 @@ def main(description: str | None, until: pipeline.Stage) -> None:
             print("\n".join(pipeline.dry_run(recipe, store)))
             return
         pipeline.prepare(recipe, store)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    start_ray(store)
-    artifact = pipeline.distill(recipe, store, until)
+    try:
+        start_ray(store)
+        artifact = pipeline.distill(recipe, store, until)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
     if until == "report":
         print(f"report: {artifact.directory()}/index.html")
     print(f"artifact: {artifact.uri}")

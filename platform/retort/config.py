@@ -2,10 +2,6 @@
 
     [[teacher]]
     id = "tiny"
-    engine = "vllm"
-    model = "shipped:teacher"
-    temperature = 1.0
-    max_new_tokens = 96
     num_chains = 8
 
 Elements of lists are named in overrides by id: `teacher.tiny.num_chains=16`.
@@ -120,6 +116,8 @@ class Corpus(RecipeModel):
     @field_validator("thoughts")
     @classmethod
     def _known_thoughts(cls, thoughts: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(thoughts)) < len(thoughts):
+            raise ValueError(f"{list(thoughts)!r} names one twice; expected each once")
         for thought in thoughts:
             if thought not in THOUGHTS:
                 raise ValueError(f"unknown thought {thought!r}: {expected(thought, THOUGHTS)}")
@@ -187,7 +185,7 @@ class Recipe(RecipeModel):
         teachers = [teacher.id for teacher in self.teacher]
         corpora = [corpus.id for corpus in self.corpus]
         students = [student.id for student in self.student]
-        for kind, ids in (("task", tasks), ("corpus", corpora), ("teacher or student", teachers + students)):
+        for kind, ids in (("task", tasks), ("corpus", corpora), ("teacher or student", ["base", *teachers, *students])):
             for name in ids:
                 if ids.count(name) > 1:
                     raise ValueError(f"{kind}: two have the id {name!r}; expected distinct ids")
@@ -213,6 +211,8 @@ class Recipe(RecipeModel):
 
 
 def _refer(where: str, names: Sequence[str], known: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{where}: {list(names)!r} names one twice; expected each once")
     for name in names:
         if name not in known:
             raise ValueError(f"{where}: no such id {name!r}: {expected(name, known)}")

@@ -57,6 +57,8 @@ class EvaluationConfig(BaseModel):
     @field_validator("decodes")
     @classmethod
     def _known(cls, decodes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(decodes)) < len(decodes):
+            raise ValueError(f"{list(decodes)!r} names one twice; expected each once")
         for decode in decodes:
             if not DECODE.fullmatch(decode):
                 raise ValueError(f"unknown decode {decode!r}; expected 'greedy' or 'maj@k' with k ≥ 1")

@@ -63,12 +63,23 @@ def prepare(recipe: Recipe, store: Store) -> Run:
         run.keep("problems", task.id, load_problems(store, task))
     for teacher in recipe.teacher:
         teacher.settings.identity()
+        teacher.settings.check()
     for student in recipe.student:
         models.identity(student.base, student.revision, has_weights=student.init == "pretrained")
     for corpus in recipe.corpus:
         taught = [digest(teacher.settings.identity()) for teacher in recipe.teacher if teacher.id in corpus.teachers]
         if len(set(taught)) < len(taught):
             raise ValueError(f"corpus.{corpus.id}.teachers: two of them are the same model; expected different ones")
+        problems = run.problems(corpus.tasks, ("train",))
+        if not problems:
+            raise ValueError(f"corpus.{corpus.id}.tasks: no training problem in {', '.join(corpus.tasks)}")
+        needs_gold = not corpus.teachers or corpus.selection.rule == "correct"
+        if needs_gold and all(problem.answer is None for problem in problems):
+            raise ValueError(f"corpus.{corpus.id}: no training problem has an answer; expected some, or rule = 'all'")
+    asked = {*recipe.evaluation.tasks, *(task for tasks in recipe.evaluation.references.values() for task in tasks)}
+    for task in sorted(asked):
+        if not run.problems([task], ("test",)):
+            raise ValueError(f"evaluation: task {task!r} has no test problem")
     return run
 
 

@@ -71,7 +71,7 @@ def label(problem: Problem, thought: str) -> Example | None:
 
 def read_verdicts(row: dict[str, Any], store: Store, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
     """The verdicts on some tasks in one file of an artifact."""
-    table = pq.read_table(io.BytesIO(store.get(row["key"])))
+    table = pq.read_table(io.BytesIO(store.get(row["key"])), use_threads=False)
     return [as_row(verdict) for verdict in from_table(Verdict, table) if verdict.task in tasks]
 
 
@@ -119,6 +119,8 @@ def curate(
     found = find(store, where)
     if found is not None:
         return found
+    if verdicts and not any(artifact.stats["rows"] for artifact in verdicts):
+        raise ValueError("no chain to select from: the teachers gave none; does the recording hold these questions?")
     writer = Writer(store, where)
     files = [writer.put_records("labels.parquet", Example, labels)] if labels else []
     fates: Counter[str] = Counter(

@@ -37,6 +37,9 @@ class EngineConfig(BaseModel):
         """What distinguishes the model from any other, by content. Raises ValueError where it cannot be resolved."""
         raise TypeError(f"{type(self).__name__} does not say what its model is")
 
+    def check(self) -> None:
+        """Look at what the engine will need, where that is cheap. Raises ValueError for what it could not use."""
+
     def pinned(self) -> Self:
         """The same settings with the model's revision fixed, so that every loader loads what `identity` names."""
         return self

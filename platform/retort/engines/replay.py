@@ -52,6 +52,9 @@ class Config(EngineConfig):
         fields = [self.id_field, self.question_field, self.completions_field, self.thought]
         return {"recording": digest([*(digest_file(Path(path)) for path in files), *fields])}
 
+    def check(self) -> None:
+        read_recording(self)
+
 
 class Engine:
     """A recording in memory."""

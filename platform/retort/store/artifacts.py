@@ -93,7 +93,7 @@ class Artifact:
         """Rows of all Parquet files of the artifact, file by file in the order of their names."""
         for file in sorted(self.manifest["files"], key=lambda file: file["name"]):
             if file["name"].endswith(".parquet"):
-                yield from from_table(record, pq.read_table(io.BytesIO(self.store.get(file["key"]))))
+                yield from from_table(record, pq.read_table(io.BytesIO(self.store.get(file["key"])), use_threads=False))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Rows of a JSON-lines file."""

@@ -106,7 +106,7 @@ class Pool:
     def _rows(self, segment: str, read: Callable[[pa.Table], list[Row]], columns: list[str] | None = None) -> list[Row]:
         data = io.BytesIO(self.store.get(segment))
         try:
-            return read(pq.read_table(data, columns=columns, page_checksum_verification=True))
+            return read(pq.read_table(data, columns=columns, page_checksum_verification=True, use_threads=False))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(

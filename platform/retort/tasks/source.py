@@ -56,6 +56,8 @@ def _json(text: str, place: str, expected: str) -> Any:
         return storable(json.loads(text))
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: not JSON ({error.msg}); expected {expected}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: cannot be read ({error}); expected {expected}") from error
 
 
 def field(row: Any, name: str, place: str) -> Any:

@@ -41,10 +41,16 @@ def train(
     found = find(store, where)
     if found is not None:
         return found
+    import ray
     from ray.train import CheckpointConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logger.info("training %s: starting %d worker(s) for %d steps", label, config.num_workers, config.steps)
+    has = ray.cluster_resources()
+    for kind, each in (("CPU", config.cpus_per_worker), ("GPU", config.gpus_per_worker)):
+        if each * config.num_workers > has.get(kind, 0):
+            needs = f"{config.num_workers} x {each} {kind}s, the cluster has {has.get(kind, 0):.0f} now"
+            logger.warning("training %s: waits for %s; it starts when an autoscaler adds them", label, needs)
     writer = Writer(store, where)
     with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch:
         trainer = TorchTrainer(
