@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from retort.records import Problem, Split
+from retort.tasks import source
 
 
 class TaskConfig(BaseModel):
@@ -34,6 +35,26 @@ class CorpusTaskConfig(TaskConfig):
     """Share of the training problems kept for choosing checkpoints, where the data set has no dev split of its own."""
     split_seed: int = 0
     """Seed of every split that the data set does not make itself."""
+
+
+class UnsplitTaskConfig(CorpusTaskConfig):
+    """A data set that is one file without official splits."""
+
+    path: str | None = None
+    """The file; None reads the Hugging Face hub."""
+    test_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the problems kept for the reported accuracy (SVAMP's public copy is cut 700 / 300)."""
+
+    _exists = field_validator("path")(lambda path: None if path is None else source.existing_file(path))
+
+    def files(self) -> list[str]:
+        return [self.path] if self.path else []
+
+
+def split_by_seed(problems: Iterable[Problem], config: UnsplitTaskConfig) -> Iterator[Problem]:
+    """Problems of an unsplit data set in seeded splits, as many of each as the recipe asks for."""
+    problems = hold_out(problems, "test", config.test_share, config.split_seed)
+    return limit(hold_out(problems, "dev", config.dev_share, config.split_seed), config)
 
 
 def position(problem_id: str, purpose: str, seed: int) -> float:

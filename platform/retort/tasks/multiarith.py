@@ -7,33 +7,22 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, field_validator
-
 from retort.records import Problem
 from retort.tasks import source
-from retort.tasks.config import CorpusTaskConfig, hold_out, limit
+from retort.tasks.config import UnsplitTaskConfig, split_by_seed
 
 OFFICIAL_COUNT = 600
 
 
-class Config(CorpusTaskConfig):
+class Config(UnsplitTaskConfig):
     """MultiArith from the file `path` (`MultiArith.json`), or from the hub."""
 
     kind: Literal["multiarith"] = "multiarith"
-    path: str | None = None
-    test_share: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the problems kept for the reported accuracy."""
-
-    _exists = field_validator("path")(lambda path: None if path is None else source.existing_file(path))
-
-    def files(self) -> list[str]:
-        return [self.path] if self.path else []
 
 
 def load(config: Config) -> Iterator[Problem]:
     """The problems of every split. Raises ValueError for a missing field or a wrong number of rows."""
-    problems = hold_out(_problems(config), "test", config.test_share, config.split_seed)
-    return limit(hold_out(problems, "dev", config.dev_share, config.split_seed), config)
+    return split_by_seed(_problems(config), config)
 
 
 def _problems(config: Config) -> Iterator[Problem]:
