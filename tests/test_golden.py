@@ -5,15 +5,22 @@ raise the VERSION of that stage and write the new digest down; artifacts of the 
 """
 
 import json
+import random
+from itertools import islice
 from pathlib import Path
 
 from recordings import recipe, write_recording
 from retort import evaluation, pipeline, selection, verification
 from retort.config import load
+from retort.engines import models
 from retort.pipeline import Run, build_corpus, judge, prepare, teacher_plans
 from retort.records import Example, Prediction, Problem, Verdict, as_row
 from retort.store import Store
 from retort.store.hashing import digest
+from retort.tasks import arithmetic
+from retort.training import trainer
+from retort.training.config import TrainingConfig
+from retort.training.examples import draw_steps, tokenize
 
 GOLDEN = Path(__file__).parent / "data/golden.json"
 
@@ -63,6 +70,34 @@ def test_stage_outputs_change_only_with_their_version(store: Store, tmp_path: Pa
     }
     assert all(len(rows) > 1 for rows in made.values())
     got = {stage: {"version": versions[stage], "digest": rows_digest(rows)} for stage, rows in made.items()}
-    assert got == json.loads(GOLDEN.read_text()), (
-        f"new output; if it is meant, raise the VERSION and keep:\n{json.dumps(got, indent=1)}"
-    )
+    check(got)
+
+
+def test_what_training_is_fed_changes_only_with_its_version() -> None:
+    from transformers import AutoTokenizer
+
+    from retort.training.loop import learning_rate_factor
+    from retort.training.packing import micro_batches
+
+    rng = random.Random(0)
+    rows = [
+        Example(f"p{number}", "train", "cot", chain, f"Question: {story.question}\n", story.chain_of_thought(rng))
+        for number, story in enumerate(islice(arithmetic.stories("train", 0), 12))
+        for chain in range(3)
+    ]
+    tokenized = tokenize(AutoTokenizer.from_pretrained(models.locate("shipped:student")), rows)
+    config = TrainingConfig(steps=40, batch_examples=8, learning_rate=1e-3, warmup_steps=5, schedule="cosine")
+    steps = list(islice(draw_steps(tokenized, config.batch_examples, 2, config.seed), 4))
+    fed = [
+        [batch.input_ids_BT.tolist(), batch.position_ids_BT.tolist(), batch.labels_BT.tolist()]
+        for step in steps
+        for batch in micro_batches(step, 256, 2, pad_id=0)
+    ]
+    factors = [round(learning_rate_factor(config, step), 9) for step in range(config.steps)]
+    check({"training": {"version": trainer.VERSION, "digest": digest([fed, factors])[:24]}})
+
+
+def check(got: dict[str, dict[str, object]]) -> None:
+    golden = json.loads(GOLDEN.read_text())
+    expected = {stage: golden.get(stage) for stage in got}
+    assert got == expected, f"new output; if it is meant, raise the VERSION and keep:\n{json.dumps(got, indent=1)}"
