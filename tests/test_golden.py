@@ -6,6 +6,7 @@ raise the VERSION of that stage and write the new digest down; artifacts of the 
 
 import json
 import random
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_what_training_is_fed_changes_only_with_its_version() -> None:
     check({"training": {"version": trainer.VERSION, "digest": digest([fed, factors])[:24]}})
 
 
-def check(got: dict[str, dict[str, object]]) -> None:
+def check(got: Mapping[str, Mapping[str, object]]) -> None:
     golden = json.loads(GOLDEN.read_text())
     expected = {stage: golden.get(stage) for stage in got}
     assert got == expected, f"new output; if it is meant, raise the VERSION and keep:\n{json.dumps(got, indent=1)}"
