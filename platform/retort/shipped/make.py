@@ -1,4 +1,4 @@
-"""Makes the models that ship with the package: `python -m retort.shipped.make OUT`, about forty minutes on two cores.
+"""Makes the models that ship with the package: `python -m retort.shipped.make OUT`, 25 minutes on two cores.
 
 The teacher is a Llama that learned generated `arithmetic` stories in all thoughts, each under its own cue; the student
 is a smaller one that has only read problem texts. Both share a byte-level BPE tokenizer, so that any text can be
