@@ -7,7 +7,7 @@ r"""Answers: find them in text, bring them into a normal form, compare them. The
 What follows the last marker wins: `#### 18`, `\boxed{18}`, `The answer is 18`, `Final Answer: 18`, or a short last
 line `A: 18`. Text without a marker is an answer only as a whole (a gold field, a label-only student), never a number
 picked from it, unless the caller asks for `last_number`. Recorded chains run on into an invented question: whatever
-stands behind the first `\n\nQ:` is cut off before anything is looked for.
+stands behind the first `\n\nQ:`, `\n\nQuestion:` or `\n\nContext:` is cut off before anything is looked for.
 
 Numbers are exact fractions, equal within a relative tolerance of 1e-6 of the larger one. Currency and unit do not
 count (`12 apples` is 12), and a scale word is a unit (`2 dozen` is 2: the question asked for dozens). 50 % is neither
@@ -34,7 +34,7 @@ LARGEST = 10**60  # numerators and denominators are smaller, numbers have at mos
 MAX_DECIMALS = 20  # a longer decimal is written as p/q
 MAX_GROUPS = 20  # pairs of parentheses, which bound the recursion
 
-RUN_ON = "\n\nQ:"
+RUN_ON = re.compile(r"\n\n(?:Q|Question|Context):")
 MARKER = re.compile(r"####|\\boxed\s*(?=\{)|\banswer[*_]{0,3}\s*(?:is\b|:)[\s:*_]*|^A:(?=[^\n]{0,40}\Z)", re.I | re.M)
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
@@ -59,7 +59,8 @@ NUMBER = re.compile(
 )
 PERCENT = re.compile(r" ?(%|per ?cent\b)")
 GOES_ON = re.compile(  # what was read would be a part of something else
-    r"\w{0,9}\d|[.,]\d|:\d| ?[-+] ?[(\d$.]| [-+] \w| ?\*(?!\*) ?[\w($.]| ?\*\* ?\d| ?\^| ?/ ?[($]*\.?\d| ?[xyz]\b"
+    r"\w{0,9}\d|[.,]\d|:\d| ?[-+] ?[(\d$.]| [-+] \w| ?\*(?!\*) ?[\w($.]| ?\*\* ?\d| ?\^| ?[⁰¹²³⁴-⁹]| ?/ ?[($]*\.?\d"
+    r"| ?[xyz]\b| ?\\[a-z]"
 )
 UNIT = re.compile(r"[ *_$]*(?:\([^()0-9]*\)|°?[^\W\d_][^\s0-9()=]*(?: [^\s0-9()=]+){0,2})?[ .*_$]*")
 LAST_NUMBER = re.compile(
@@ -77,7 +78,7 @@ def find(kind: AnswerKind, text: str, *, choices: Sequence[str] = (), last_numbe
 
     `last_number`: a number that no marker announces is the last one anywhere in the text.
     """
-    text = text.partition(RUN_ON)[0].strip()
+    text = RUN_ON.split(text, 1)[0].strip()
     spoken = _after_last_marker(text)
     if spoken is not None:
         return _spoken_answer(kind, spoken, choices)
@@ -108,7 +109,13 @@ def canonical(kind: AnswerKind, answer: str, *, choices: Sequence[str] = ()) -> 
 
 
 def compare(
-    kind: AnswerKind, answer: str, gold: str, *, relative_tolerance: float = 1e-6, choices: Sequence[str] = ()
+    kind: AnswerKind,
+    answer: str,
+    gold: str,
+    *,
+    relative_tolerance: float = 1e-6,
+    absolute_tolerance: float = 0.0,
+    choices: Sequence[str] = (),
 ) -> bool | None:
     """Whether a found answer equals the found gold one: True, False, or None where either cannot be read."""
     one, other = canonical(kind, answer, choices=choices), canonical(kind, gold, choices=choices)
@@ -117,8 +124,9 @@ def compare(
     if one == other or kind != "number" or one.endswith("%") != other.endswith("%"):
         return one == other
     left, right = Fraction(one.rstrip("%")), Fraction(other.rstrip("%"))
-    # From its digits, so that 1e-6 is a millionth and 0.333333 equals 1/3.
-    return abs(left - right) <= Fraction(repr(relative_tolerance)) * max(abs(left), abs(right))
+    # From their digits, so that 1e-6 is a millionth and 0.333333 equals 1/3.
+    relative, absolute = Fraction(repr(relative_tolerance)), Fraction(repr(absolute_tolerance))
+    return abs(left - right) <= max(relative * max(abs(left), abs(right)), absolute)
 
 
 def _after_last_marker(text: str) -> str | None:
@@ -161,6 +169,8 @@ def _spoken_number(sentence: str) -> str | None:
     start = NUMBER_START.search(said)
     if start is None:
         return None
+    if "\\" in said[: start.start()]:
+        return said  # the number is a part of a LaTeX term
     reader = _Reader(said[start.start() :])
     return reader.text[: reader.position] if reader.number() else reader.text
 
