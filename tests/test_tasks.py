@@ -1,7 +1,6 @@
-"""Tasks: one contract for all, the arithmetic stories, and rows of our own in the formats of the others."""
+"""Tasks: one contract for all, the arithmetic stories, problems of one's own, and splits."""
 
 import gzip
-import json
 import operator
 import pickle
 import random
@@ -15,9 +14,12 @@ from typing import Any, get_args
 
 import pytest
 
+import external_rows
+from external_rows import write
 from retort import answers
 from retort.records import AnswerKind, Chain, Problem, Split
-from retort.tasks import TASKS, arithmetic, gsm8k, jsonl, multiarith, source, svamp
+from retort.solvers.zygote import Sandbox
+from retort.tasks import TASKS, arithmetic, jsonl, source
 from retort.tasks.config import TaskConfig
 from retort.verification import VerificationConfig, verdict
 
@@ -28,52 +30,8 @@ OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
+UNTAUGHT: dict[str, set[Split]] = {"imdb_contrast": {"train"}}
 STORIES = [story for split in SPLITS for story in islice(arithmetic.stories(split, 0), 100)]
-
-
-def write(path: Path, rows: list[Any], *, as_list: bool = False) -> str:
-    """Rows as JSON lines or as one JSON list, gzipped where the name says so."""
-    text = json.dumps(rows) if as_list else "".join(json.dumps(row) + "\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
-    return str(path)
-
-
-def gsm8k_rows(count: int) -> list[dict[str, str]]:
-    return [
-        {
-            "question": f"Ann has {n} pens and buys {n} more. How many pens does she have?",
-            "answer": f"She has {n}+{n} = <<{n}+{n}={2 * n}>>{2 * n:,} pens.\nThat is all.\n#### {2 * n:,}",
-        }
-        for n in range(count)
-    ]
-
-
-def svamp_rows(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "ID": f"chal-{n + 1}",
-            "Body": f"Each pack costs {n + 20} dollars{'.' if n % 2 else ''}",
-            "Question": "How much is it with 5 dollars off?",
-            "Equation": f"( {n + 20}.0 - 5.0 )",
-            "Answer": float(n + 15),
-            "Type": "Subtraction",
-        }
-        for n in range(count)
-    ]
-
-
-def multiarith_rows(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "iIndex": n,
-            "lAlignments": [1, 2],
-            "lEquations": [f"X=({n}.0+2.0)"],
-            "lSolutions": [n + 2.0],
-            "sQuestion": f" Ann has {n} pens and 2 books. How many things has she? ",
-        }
-        for n in range(count)
-    ]
 
 
 def own(path: str, kind: AnswerKind = "number", **fields: Any) -> jsonl.Config:
@@ -82,21 +40,7 @@ def own(path: str, kind: AnswerKind = "number", **fields: Any) -> jsonl.Config:
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TaskConfig]:
-    """One recipe entry for every task, under an id that is not its kind."""
-    folder = tmp_path_factory.mktemp("data")
-    for split, count in gsm8k.OFFICIAL_COUNTS.items():
-        write(folder / f"gsm8k/{split}.jsonl", gsm8k_rows(count))
-    rows = [{"question": f"What is {n} + 1?", "answer": n + 1} for n in range(60)]
-    paths: dict[Split, str] = {"train": write(folder / "own.jsonl", rows), "test": write(folder / "t.jsonl", rows[:9])}
-    return {
-        "arithmetic": arithmetic.Config(id="my-arithmetic", train=40, dev=10, test=10),
-        "gsm8k": gsm8k.Config(id="my-gsm8k", path=str(folder / "gsm8k")),
-        "svamp": svamp.Config(id="my-svamp", path=write(folder / "S.json", svamp_rows(1_000), as_list=True)),
-        "multiarith": multiarith.Config(
-            id="my-multiarith", path=write(folder / "M.json", multiarith_rows(600), as_list=True)
-        ),
-        "jsonl": jsonl.Config(id="my-jsonl", paths=paths, answer_kind="number"),
-    }
+    return external_rows.configs(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -105,7 +49,7 @@ def test_a_task_keeps_the_contract(name: str, configs: dict[str, TaskConfig]):
     config: Any = configs[name]
     assert config.kind == name
     problems: list[Problem] = list(task.load(config))
-    assert {problem.split for problem in problems} == set(SPLITS)
+    assert {problem.split for problem in problems} == set(SPLITS) - UNTAUGHT.get(name, set())
     ids = [problem.id for problem in problems]
     assert len(set(ids)) == len(ids)
     for problem in problems:
@@ -113,11 +57,22 @@ def test_a_task_keeps_the_contract(name: str, configs: dict[str, TaskConfig]):
         assert problem.task == f"my-{name}"
         assert problem.question == problem.question.strip()
         assert problem.answer is not None
-        assert answers.canonical(problem.answer_kind, problem.answer, choices=problem.choices) is not None
+        assert answers.canonical(problem.answer_kind, problem.answer, choices=problem.choices) == problem.answer
     assert list(task.load(task.Config.model_validate(config.model_dump()))) == problems
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301
     assert pickle.loads(pickle.dumps(problems)) == problems  # noqa: S301
     assert all(Path(file).is_file() for file in config.files())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_gives_as_many_problems_of_a_split_as_its_recipe_wants(name: str, configs: dict[str, TaskConfig]):
+    task: Any = TASKS[name]
+    wanted = {"train": 7, "dev": 1, "test": 3}
+    if name in UNTAUGHT:
+        del wanted["train"]
+    few = list(task.load(task.Config.model_validate(configs[name].model_dump() | wanted)))
+    assert Counter(problem.split for problem in few) == wanted
+    assert set(few) <= set(task.load(configs[name]))
 
 
 # arithmetic
@@ -203,6 +158,7 @@ def test_every_number_of_a_story_lies_within_1_and_99():
 def test_steps_of_a_problem_lead_from_its_first_number_to_its_answer():
     for number, story in enumerate(STORIES):
         problem = story.problem("train", number)
+        assert len(problem.sub_questions) == len(problem.steps) == len(story.steps)
         value = Fraction(re.findall(r"\d+", problem.question)[0])
         for step in problem.steps:
             left, right = step.split(" = ")
@@ -316,14 +272,25 @@ def test_lone_surrogates_of_a_file_are_replaced_as_it_is_read(tmp_path: Path):
     assert (problem.id, problem.question, problem.answer) == ("own/train/😀", "q\ufffd?", "a\ufffd")
 
 
-def test_a_problem_without_an_answer_is_neither_right_nor_wrong(tmp_path: Path):
+def test_a_problem_without_an_answer_is_neither_right_nor_wrong(tmp_path: Path, sandbox: Sandbox):
     (problem,) = jsonl.load(own(write(tmp_path / "r.jsonl", [{"question": "q?"}]), dev_share=0))
     chain = Chain("0" * 64, 0, '"q?"', "The answer is 3.", "stop", 1, 5, 8, 0, problem.id, "cot", 1.5)
-    made = verdict(problem, "cot", chain, 8, "m", VerificationConfig())
+    made = verdict(problem, "cot", chain, 8, "m", VerificationConfig(), sandbox)
     assert (made.gold, made.answer, made.is_correct, made.reason) == (None, "3", None, "unlabelled")
 
 
 # Splits
+
+
+def test_a_repeated_question_is_never_in_two_splits(tmp_path: Path):
+    rows = [{"question": f"{n % 300}?", "context": f"{n % 600}.", "answer": n % 300} for n in range(900)]
+    problems = list(jsonl.load(own(write(tmp_path / "r.jsonl", rows), dev_share=0.3)))
+    splits: dict[tuple[str | None, str], set[Split]] = {}
+    for problem in problems:
+        splits.setdefault((problem.context, problem.question), set()).add(problem.split)
+    assert Counter(map(len, splits.values())) == {1: 600}
+    by_question = Counter((question, *sorted(found)) for (_, question), found in splits.items())
+    assert set(by_question.values()) == {1, 2}, "the same words on another context are another problem"
 
 
 def dev_questions(path: str, **fields: Any) -> set[str]:
@@ -355,78 +322,6 @@ def test_a_limit_takes_the_first_problems_of_each_split(tmp_path: Path):
     assert [p for p in limited if p.split == "train"] == [p for p in whole if p.split == "train"][:5]
     assert [p for p in limited if p.split == "dev"] == [p for p in whole if p.split == "dev"][:2]
     assert len(limited) == 7
-
-
-# Data sets of others, in rows of our own
-
-
-def test_gsm8k_rows_are_read(configs: dict[str, TaskConfig]):
-    problems = list(gsm8k.load(gsm8k.Config(**configs["gsm8k"].model_dump())))
-    assert sum(problem.split == "test" for problem in problems) == 1_319
-    assert len(problems) == 7_473 + 1_319
-    one = next(problem for problem in problems if problem.id == "my-gsm8k/test/00600")
-    assert one.question == "Ann has 600 pens and buys 600 more. How many pens does she have?"
-    assert (one.answer, one.steps) == ("1,200", ("She has 600+600 = <<600+600=1200>>1,200 pens.", "That is all."))
-
-
-def test_svamp_rows_are_read(configs: dict[str, TaskConfig]):
-    problems = list(svamp.load(svamp.Config(**configs["svamp"].model_dump())))
-    assert len(problems) == 1_000
-    assert 250 <= sum(problem.split == "test" for problem in problems) <= 350
-    by_number = {problem.id.rsplit("/", 1)[1]: problem for problem in problems}
-    assert by_number["chal-1"].question == "Each pack costs 20 dollars. How much is it with 5 dollars off?"
-    assert by_number["chal-2"].question == "Each pack costs 21 dollars. How much is it with 5 dollars off?"
-    assert (by_number["chal-1"].answer, by_number["chal-1"].steps) == ("15.0", ("( 20.0 - 5.0 )",))
-
-
-def test_multiarith_rows_are_read(configs: dict[str, TaskConfig]):
-    problems = list(multiarith.load(multiarith.Config(**configs["multiarith"].model_dump())))
-    assert len(problems) == 600
-    assert 140 <= sum(problem.split == "test" for problem in problems) <= 220
-    one = next(problem for problem in problems if problem.id.endswith("/00007"))
-    assert (one.question, one.answer) == ("Ann has 7 pens and 2 books. How many things has she?", "9.0")
-
-
-def gsm8k_folder(folder: Path, train: list[Any], test: list[Any]) -> Any:
-    write(folder / "train.jsonl", train)
-    write(folder / "test.jsonl", test)
-    return gsm8k.Config(id="gsm8k", path=str(folder))
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda to: gsm8k_folder(to, gsm8k_rows(7_472), gsm8k_rows(1_319)), ["train.jsonl", "7472", "7473"]),
-        (lambda to: gsm8k_folder(to, gsm8k_rows(7_473), gsm8k_rows(1_320)), ["test.jsonl", "1320", "1319"]),
-        (
-            lambda to: gsm8k_folder(to, [*gsm8k_rows(7472), {"question": "q?", "answer": "so 3"}], gsm8k_rows(1_319)),
-            ["train.jsonl, line 7473", "'answer'", "'so 3'", "####"],
-        ),
-        (
-            lambda to: gsm8k_folder(to, [{"answer": "#### 3"}, *gsm8k_rows(7472)], gsm8k_rows(1_319)),
-            ["train.jsonl, line 1", "'question'"],
-        ),
-        (lambda to: svamp.Config(id="svamp", path=write(to / "S", svamp_rows(999), as_list=True)), ["999", "1000"]),
-        (
-            lambda to: svamp.Config(id="svamp", path=write(to / "S", [*svamp_rows(999), {"ID": "x"}], as_list=True)),
-            ["element 1000", "'Body'"],
-        ),
-        (lambda to: multiarith.Config(id="multiarith", path=write(to / "M", multiarith_rows(601))), ["601", "600"]),
-        (
-            lambda to: multiarith.Config(
-                id="multiarith", path=write(to / "M", [*multiarith_rows(599), {"sQuestion": "q?", "lSolutions": []}])
-            ),
-            ["line 600", "'lSolutions'", "[]"],
-        ),
-    ],
-)
-def test_an_incomplete_or_changed_data_set_is_refused(
-    make: Callable[[Path], TaskConfig], said: list[str], tmp_path: Path
-):
-    config: Any = make(tmp_path)
-    with pytest.raises(ValueError, match=r"^[^\n]+\Z") as refused:
-        list(TASKS[config.kind].load(config))
-    assert [part for part in (str(tmp_path), *said) if part not in str(refused.value)] == [], refused.value
 
 
 def test_a_path_may_hold_an_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

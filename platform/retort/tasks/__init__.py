@@ -3,6 +3,30 @@
 A task's module holds `Config` (its fields of a `[[task]]`) and `load(config)`, which gives its problems in order.
 """
 
-from retort.tasks import arithmetic, gsm8k, jsonl, multiarith, svamp
+from retort.tasks import (
+    arithmetic,
+    asdiv,
+    commonsense_qa,
+    gsm8k,
+    imdb_contrast,
+    jsonl,
+    multiarith,
+    openbookqa,
+    quarel,
+    strategyqa,
+    svamp,
+)
 
-TASKS = {"arithmetic": arithmetic, "gsm8k": gsm8k, "svamp": svamp, "multiarith": multiarith, "jsonl": jsonl}
+TASKS = {
+    "arithmetic": arithmetic,
+    "gsm8k": gsm8k,
+    "svamp": svamp,
+    "asdiv": asdiv,
+    "multiarith": multiarith,
+    "strategyqa": strategyqa,
+    "commonsense_qa": commonsense_qa,
+    "openbookqa": openbookqa,
+    "quarel": quarel,
+    "imdb_contrast": imdb_contrast,
+    "jsonl": jsonl,
+}

@@ -156,6 +156,7 @@ class Story:
             answer_kind="number",
             answer=str(self.answer),
             steps=tuple(step.equation for step in self.steps),
+            sub_questions=self.sub_questions(),
         )
 
 

@@ -32,16 +32,17 @@ def _problems(config: Config) -> Iterator[Problem]:
             question, solutions = source.field(row, "sQuestion", place), source.field(row, "lSolutions", place)
             if not isinstance(solutions, list) or len(solutions) != 1:
                 raise ValueError(f"{place}: field 'lSolutions' is {solutions!r}; expected a list of one number")
-            answer = solutions[0]
+            name, answer = "lSolutions", solutions[0]
         else:
-            question, answer = source.field(row, "question", place), source.field(row, "final_ans", place)
+            question, name = source.field(row, "question", place), "final_ans"
+            answer = source.field(row, name, place)
         yield Problem(
             id=f"{number:05d}",
             task="multiarith",
             split="train",
             question=str(question).strip(),
             answer_kind="number",
-            answer=str(answer),
+            answer=source.gold("number", answer, place, name),
         )
 
 

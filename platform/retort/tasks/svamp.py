@@ -36,7 +36,7 @@ def _problems(config: Config) -> Iterator[Problem]:
             split="train",
             question=f"{body} {source.field(row, 'Question', place)}",
             answer_kind="number",
-            answer=str(source.field(row, "Answer", place)),
+            answer=source.gold("number", source.field(row, "Answer", place), place, "Answer"),
             steps=(str(source.field(row, "Equation", place)),),
         )
 
