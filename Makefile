@@ -28,7 +28,7 @@ LOCK := --quiet --no-emit-find-links --no-emit-index-url --no-annotate --no-head
 # triton (1 GB), which vLLM does without on a CPU.
 NOT_ON_CPU := torchvision torchaudio torchcodec triton
 
-.PHONY: help venv demo test test-data check lock clean
+.PHONY: help venv demo test test-data test-slow bench check lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,14 @@ test: venv  ## run the tests, without those marked data or slow
 test-data: venv  ## run the tests on external corpora, which lie in the folder RETORT_DATA
 	@test -n "$$RETORT_DATA" || { echo 'make test-data: set RETORT_DATA to the folder that holds data/ and schemas/' >&2; exit 2; }
 	$(BIN)/pytest -m data
+
+test-slow: venv  ## run the small twins of the papers' recipes from end to end, an hour on two cores
+	$(BIN)/pytest -m slow
+
+bench: venv  ## measure programs, equations and answers against their alternatives (RETORT_DATA: on recorded chains)
+	$(BIN)/python tests/benchmarks/bench_programs.py
+	$(BIN)/python tests/benchmarks/bench_equations.py
+	$(BIN)/python tests/benchmarks/answer_pairs.py
 
 check: venv  ## lint, formatting, types, and who imports whom
 	$(BIN)/ruff check

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from retort.config import Recipe, load
+from retort.config import Recipe
 from retort.engines import replay
+from retort.loading import load
 from retort.tasks import jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,8 +88,8 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (TEACHER, TEACHER + TEACHER, ["teacher", "'tiny'", "distinct"]),
     ('id = "tiny"\n', "", ["teacher.0.id: missing", "a text"]),
     ('"vllm"', '"vlm"', ["teacher.tiny", "engine 'vlm'", "did you mean 'vllm'", "replay"]),
-    ('"vllm"', '["vllm"]', ["teacher.tiny", "engine ['vllm']", "expected one of replay"]),
-    ('engine = "vllm"\n', "", ["teacher.tiny", "engine is missing", "expected one of replay"]),
+    ('"vllm"', '["vllm"]', ["teacher.tiny", "engine ['vllm']", "expected one of hf, replay"]),
+    ('engine = "vllm"\n', "", ["teacher.tiny", "engine is missing", "expected one of hf, replay"]),
     ("temperature =", "temprature =", ["teacher.tiny", "'temprature'", "did you mean 'temperature'", "top_p"]),
     ("temperature =", "dtyp =", ["teacher.tiny", "'dtyp'", "did you mean 'dtype'", "top_p"]),
     ("temperature =", "settings = {}\ntemperature =", ["teacher.tiny", "unknown key 'settings'"]),
@@ -115,7 +116,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ('thoughts = ["cot"]', "thoughts = []", ["corpus.chains.thoughts = []", "at least 1"]),
     ('thoughts = ["cot"]', 'thoughts = ["cott"]', ["corpus.chains.thoughts", "'cott'", "did you mean 'cot'", "answer"]),
     ('teachers = ["tiny"]', 'teachers = ["tny"]', ["corpus.chains.teachers", "'tny'", "did you mean 'tiny'"]),
-    ('teachers = ["tiny"]\n', "", ["corpus.chains.teachers", "'cot'", "teacher"]),
+    ('teachers = ["tiny"]\nthoughts = ["cot"]', 'thoughts = ["pot"]', ["corpus.chains.teachers", "'pot'", "teacher"]),
     (TEACHER, "", ["corpus.chains.teachers", "'tiny'", "there is none"]),
     ('tasks = ["arithmetic"]\nteach', 'tasks = ["arith"]\nteach', ["corpus.chains.tasks", "did you mean 'arithmetic'"]),
     (STUDENT, "selection = 3\n", ["corpus.chains.selection = 3", "a table"]),
@@ -134,6 +135,38 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["student.small.base", "'shipped:pupil'", "shipped:student"],
     ),
     ('base = "shipped:student"', 'init = "warm"', ["student.small.base: missing", "a text"]),
+    ("steps = 600", "seeds = [0, 0], steps = 600", ["student.small.training", "seeds"]),
+    ("steps = 600", "thought_weights = { cot = 0 }, steps = 600", ["thought_weights", "0"]),
+    ('corpus = "chains"', 'corpus = "chains"\ntasks = ["arith"]', ["student.small.tasks", "did you mean 'arithmetic'"]),
+    ('corpus = "chains"', 'corpus = "chains"\nengine = "tgi"', ["student.small.engine = 'tgi'", "hf, vllm"]),
+    ('corpus = "chains"', 'corpus = "chains"\nrollout = { iterativ = {} }', ["did you mean 'iterative'"]),
+    (
+        'corpus = "chains"',
+        'corpus = "chains"\nrollout = { iterative = { questions = "once" } }',
+        ["student.small.rollout.iterative.questions = 'once'", "at_once, interleaved"],
+    ),
+    (
+        'corpus = "chains"',
+        'corpus = "chains"\nrollout = { iterative = {} }',
+        ["student.small.rollout.iterative", "teaches cot", "expected socratic"],
+    ),
+    # How a teacher is asked
+    ("temperature = 1.0", 'temperature = 1.0\ngiven = "step"', ["teacher.tiny.given = 'step'", "did you mean 'steps'"]),
+    ("temperature = 1.0", "temperature = 1.0\nexemplar = 3", ["'exemplar'", "did you mean 'exemplars'"]),
+    ("temperature = 1.0", "temperature = 1.0\nexemplars = -1", ["teacher.tiny.exemplars = -1", "0"]),
+    # Combiners and assumptions
+    (
+        "[evaluation]\n",
+        '[evaluation]\ncombine = ["fallbck:pot,cot"]\n',
+        ["evaluation.combine", "did you mean 'fallback'"],
+    ),
+    ("[evaluation]\n", '[evaluation]\ncombine = ["fallback:pot,cot"]\n', ["no student learns all thoughts"]),
+    (
+        'name = "whole"',
+        'name = "whole"\nassumed = ["teacher.tiny.tempratur"]',
+        ["assumed", "did you mean 'temperature'"],
+    ),
+    ('name = "whole"', 'name = "whole"\nassumed = ["teacher.big.top_p"]', ["assumed", "'teacher.big.top_p'", "tiny"]),
     # The rest
     ("[evaluation]\ntasks = ", "[evaluation]\ntasks = 3 # ", ["evaluation.tasks = 3", "a list"]),
     ("[evaluation]\n", '[evaluation]\ndecodes = ["maj"]\n', ["evaluation.decodes", "'maj'", "maj@k"]),
@@ -198,6 +231,9 @@ def test_a_wrong_override_is_refused_in_one_line(recipe: Path, override: str, sa
         ('evaluation.decodes=["greedy","maj@2"]', lambda recipe: recipe.evaluation.decodes == ("greedy", "maj@2")),
         ("evaluation.references.base=['arithmetic']", lambda recipe: "base" in recipe.evaluation.references),
         ("evaluation.engine.dtype=float32", lambda recipe: recipe.evaluation.engine.dtype == "float32"),
+        ("teacher.tiny.exemplars=2", lambda recipe: recipe.teacher[0].lesson.exemplars == 2),
+        ("student.small.training.seeds=[1,2]", lambda recipe: list(recipe.student[0].runs) == ["small@1", "small@2"]),
+        ("verification.sandbox.timeout_s=1", lambda recipe: recipe.verification.sandbox.timeout_s == 1),
         ("verification.last_number=true", lambda recipe: recipe.verification.last_number),
         ("store=/some/where", lambda recipe: recipe.store == "/some/where"),
         ("name=other", lambda recipe: recipe.name == "other"),
@@ -256,7 +292,7 @@ def test_what_is_no_recipe_is_refused_with_the_nearest_file(tmp_path: Path, cont
 
 def test_loading_a_recipe_loads_nothing_heavy():
     program = (
-        f"import sys; from retort.config import load; load({str(DEMO)!r}); "
+        f"import sys; from retort.loading import load; load({str(DEMO)!r}); "
         "print(sorted({'ray', 'torch', 'transformers', 'vllm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -290,3 +326,21 @@ def test_a_job_refuses_a_wrong_recipe_at_once(tmp_path: Path, recipe: str, overr
     assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), done.stderr
     assert said in lines[0]
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_assumed_fields_have_the_values_of_the_recipe(recipe: Path):
+    recipe.write_text(
+        WHOLE.replace("name =", 'assumed = ["teacher.tiny.top_p", "student.small.training.steps"]\nname =')
+    )
+    loaded = load(recipe)
+    assert [loaded.value(name) for name in loaded.assumed] == [1.0, 600]
+    assert loaded.value("teacher.tiny.exemplars") == 0
+
+
+def test_a_pair_of_students_is_trained_from_one_corpus(recipe: Path):
+    socratic = WHOLE.replace('thoughts = ["cot"]', 'thoughts = ["socratic"]')
+    recipe.write_text(socratic.replace('corpus = "chains"', 'corpus = "chains"\nrollout = { iterative = {} }'))
+    student = load(recipe).student[0]
+    assert student.roles == ("ask", "solve")
+    guided = load(recipe, ["student.small.rollout.iterative.guidance=operators"]).student[0]
+    assert guided.roles == ("hint", "ask", "solve")

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from retort import prompts
-from retort.engines import ENGINES, models, replay, vllm
-from retort.engines.interface import Engine, SamplingDistribution
-from retort.records import Request
-from retort.rollouts import single_turn
+from retort.engines import ENGINES, hf, models, replay, vllm
+from retort.engines.interface import Engine, PromptTooLongError, SamplingDistribution, until_stop
+from retort.records import Chain, Request
+from retort.rollouts import Rollout, roll_out, single_turn
 from retort.store.plan import seed
 from retort.tasks import arithmetic
-from retort.thoughts import cues
+from retort.thoughts import cues, socratic
 
 PROBLEM = next(iter(arithmetic.load(arithmetic.Config(id="arithmetic", train=1, dev=0, test=0))))
 TEXT = prompts.render(PROBLEM, cues.COT)
 WARM = SamplingDistribution(temperature=1.0)
+GREEDY = SamplingDistribution(temperature=0.0)
 
 
 def request(index: int, max_new_tokens: int = 96, prompt: str = TEXT) -> Request:
@@ -40,8 +41,16 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture(scope="module")
-def vllm_engine() -> Iterator[vllm.Engine]:
+def vllm_engine(loop: asyncio.AbstractEventLoop) -> Iterator[vllm.Engine]:
+    del loop  # named so that it is closed after the engine
     made = vllm.Engine(vllm.Config(model="shipped:teacher", dtype="float32", max_model_len=512))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def hf_engine() -> Iterator[hf.Engine]:
+    made = hf.Engine(hf.Config(model="shipped:teacher", dtype="float32"))
     yield made
     made.close()
 
@@ -51,6 +60,11 @@ def replay_engine(tmp_path_factory: pytest.TempPathFactory) -> replay.Engine:
     path: Path = tmp_path_factory.mktemp("rec") / "rec.jsonl"
     path.write_text(json.dumps({"question": PROBLEM.question, "completions": ["The answer is 7."] * 8}))
     return replay.Engine(replay.Config(paths=(str(path),)))
+
+
+@pytest.fixture(scope="module", params=["vllm", "hf"])
+def model_engine(request: pytest.FixtureRequest) -> Engine:
+    return request.getfixturevalue(f"{request.param}_engine")
 
 
 @pytest.fixture(scope="module", params=list(ENGINES))
@@ -76,10 +90,63 @@ def test_many_requests_at_once_give_each_its_own_chain(engine: Engine, loop: asy
     assert loop.run_until_complete(ask()) == list(range(8))
 
 
+def test_a_completion_says_which_stop_string_ended_it(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    stops = ("never said", " answer is", "answer")
+    for stop, said in (((), None), (stops, "answer"), (stops[:2], " answer is"), (stops[:1], None)):
+        distribution = GREEDY.model_copy(update={"stop": stop})
+        completion = loop.run_until_complete(engine.complete(TEXT, request(0), distribution))
+        assert completion is not None
+        assert (completion.stop, completion.finish_reason) == (said, "stop")
+        assert ("answer" in completion.text) == (said is None)
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "cut"),
+    [
+        ("a b c", (), ("a b c", None)),
+        ("a b c", ("d", "e"), ("a b c", None)),
+        ("a b c b", ("b", "c"), ("a ", "b")),
+        ("a b c", ("c", "b"), ("a ", "b")),
+        ("a b c", ("a b c", "b"), ("a ", "b")),  # the longer begins first and ends last
+        ("a b c", ("b", "a b"), ("a ", "b")),  # both end here: the first of the list, as in vLLM
+        ("a b c", ("a b", "b"), ("", "a b")),
+    ],
+)
+def test_the_stop_string_that_is_complete_first_ends_a_text(
+    text: str, stops: tuple[str, ...], cut: tuple[str, str | None]
+) -> None:
+    assert until_stop(text, stops) == cut
+
+
+def test_a_later_prompt_that_a_model_cannot_see_cuts_off_its_own_chain(
+    model_engine: Engine, loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    """What the first student asks in chain 0 fills the prompt of the second."""
+    path = tmp_path / "asking.jsonl"
+    path.write_text(json.dumps({"question": PROBLEM.question, "completions": ["How? " * 2_000, "How many?"]}))
+    engines = [replay.Engine(replay.Config(paths=(str(path),))), model_engine]
+    settings = socratic.Iterative()
+    asked = [request(index, prompt=socratic.first_prompt(PROBLEM, settings)) for index in (0, 1)]
+
+    async def ask() -> list[Chain | None]:
+        return await asyncio.gather(*(roll_out(engines, one, WARM, Rollout(iterative=settings)) for one in asked))
+
+    cut_off, other = loop.run_until_complete(ask())
+    assert cut_off is not None
+    assert other is not None
+    assert (cut_off.finish_reason, len(cut_off.turns), cut_off.num_tokens) == ("length", 2, 0)
+    assert len(other.turns) == 2
+    assert other.num_tokens > 0
+
+
 def test_every_engine_says_how_it_treats_seeds_and_what_its_model_is(tmp_path: Path) -> None:
     path = tmp_path / "rec.jsonl"
     path.write_text(json.dumps({"question": "q", "completions": ["a"]}))
-    configs = {"vllm": vllm.Config(model="shipped:teacher"), "replay": replay.Config(paths=(str(path),))}
+    configs = {
+        "vllm": vllm.Config(model="shipped:teacher"),
+        "hf": hf.Config(model="shipped:teacher"),
+        "replay": replay.Config(paths=(str(path),)),
+    }
     assert configs.keys() == ENGINES.keys()
     for name, config in configs.items():
         assert ENGINES[name].SEEDING in ("exact", "none")
@@ -120,7 +187,7 @@ def test_vllm_survives_seeded_prompts_longer_than_one_prefill(
 
 
 def test_vllm_refuses_what_its_context_would_cut_off(vllm_engine: vllm.Engine, loop: asyncio.AbstractEventLoop) -> None:
-    with pytest.raises(ValueError, match=r"max_new_tokens = 500 exceeds max_model_len = 512"):
+    with pytest.raises(PromptTooLongError, match=r"max_new_tokens = 500 exceeds max_model_len = 512"):
         loop.run_until_complete(single_turn(vllm_engine, request(0, max_new_tokens=500), WARM))
 
 

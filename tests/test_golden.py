@@ -11,11 +11,15 @@ from itertools import islice
 from pathlib import Path
 
 from recordings import recipe, write_recording
-from retort import evaluation, pipeline, selection, verification
-from retort.config import load
+from retort import evaluation, selection, verification
+from retort import run as run_module
+from retort.combining import Tolerance
 from retort.engines import models
-from retort.pipeline import Run, build_corpus, judge, prepare, teacher_plans
+from retort.loading import load
+from retort.pipeline import build_corpus, judge
+from retort.planning import teacher_plans
 from retort.records import Example, Prediction, Problem, Verdict, as_row
+from retort.run import Run, prepare
 from retort.store import Store
 from retort.store.hashing import digest
 from retort.tasks import arithmetic
@@ -56,13 +60,12 @@ def test_stage_outputs_change_only_with_their_version(store: Store, tmp_path: Pa
         "corpus": [as_row(row) for row in build_corpus(run, "chains").records(Example)],
         "labels": [as_row(row) for row in build_corpus(run, "labels").records(Example)],
     }
-    scored = evaluation.evaluate(
-        store, {"greedy": kept["rec/test-greedy"], "maj": kept["rec/test-maj"]}, ("greedy", "maj@3"), "rec"
-    )
+    tests = {"greedy": kept["rec/test-greedy"], "maj": kept["rec/test-maj"]}
+    scored = evaluation.evaluate(store, tests, ("greedy", "maj@3"), (), {}, Tolerance(), "rec")
     made["predictions"] = [as_row(row) for row in scored.records(Prediction)]
     made["scores"] = scored.lines("scores.jsonl")
     versions = {
-        "problems": pipeline.VERSION,
+        "problems": run_module.VERSION,
         "verdicts": verification.VERSION,
         "corpus": selection.VERSION,
         "labels": selection.VERSION,

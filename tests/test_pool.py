@@ -5,6 +5,7 @@ import random
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retort import sampling
+from retort.asking import student_asked
 from retort.records import SCHEMA_VERSION, Chain, FinishReason, Problem, Request, Verdict, to_table
-from retort.sampling import batches, plan
+from retort.rollouts import Rollout
+from retort.sampling import batches
 from retort.store import Store, open_store
 from retort.store.artifacts import Address, Writer, parquet_bytes
 from retort.store.plan import Plan, PlannedPrompt, seed
@@ -21,6 +25,7 @@ from retort.store.pool import Pool, answers, batch_name, content_hash, partition
 from retort.tasks import arithmetic
 from retort.verification import VerificationConfig, verify_partition
 
+plan = partial(sampling.plan, asked=student_asked(Rollout()))
 HASH = "a" * 64
 CHAIN = Chain(HASH, 0, '"Q"', "The answer is 3.", "stop", 5, 6, 8, 0, "t/train/0", "cot", 1.5)
 

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retort import evaluation, prompts
+from retort.asking import Lesson, student_asked
 from retort.engines import replay
 from retort.engines.interface import SamplingDistribution
 from retort.records import Chain, Problem
+from retort.rollouts import Rollout
 from retort.sampling import Model, plan
 from retort.selection import label
+from retort.solvers.zygote import Sandbox
 from retort.store import open_store
 from retort.store.pool import Pool
 from retort.thoughts import THOUGHTS
@@ -26,20 +29,19 @@ CHAIN = Chain("0" * 64, 0, '"asked"', "The answer is 12.", "stop", 1, 1, 8, 0, "
 
 @pytest.mark.parametrize("problem", [PLAIN, FULL], ids=["plain", "choices and context"])
 @pytest.mark.parametrize("thought", THOUGHTS)
-def test_students_are_taught_and_asked_with_one_text(problem: Problem, thought: str, tmp_path: Path):
+def test_students_are_taught_and_asked_with_one_text(problem: Problem, thought: str, tmp_path: Path, sandbox: Sandbox):
     store = open_store(str(tmp_path))
     recording = tmp_path / "rec.jsonl"
     recording.write_text('{"question": "q", "completions": []}')
-    model = Model("replay", replay.Config(paths=(str(recording),)))
-    asked = evaluation.plans(
-        model, store, [problem], [thought], ["greedy", "maj@2"], SamplingDistribution(temperature=0.7), 8
-    )
-    taught = verdict(problem, thought, CHAIN, 8, "m", VerificationConfig()).prompt
+    model = Model("replay", (replay.Config(paths=(str(recording),)),))
+    drawn, ask = SamplingDistribution(temperature=0.7), student_asked(Rollout())
+    asked = evaluation.plans(model, store, [problem], [], [thought], ["greedy", "maj@2"], drawn, 8, ask)
+    taught = verdict(problem, thought, CHAIN, 8, "m", VerificationConfig(), sandbox).prompt
     labelled = label(problem, thought)
     assert asked.keys() == {"greedy", "maj"}
     assert {json.loads(prompt.prompt) for one, _ in asked.values() for prompt in one.prompts} == {taught}
     assert labelled is None or labelled.prompt == taught
-    (sampled,) = plan([problem], thought, Pool(store, {}), 1, 8).prompts
+    (sampled,) = plan([problem], thought, Pool(store, {}), 1, 8, ask).prompts
     assert sampled.prompt == prompts.canonical(taught)
     assert sampled.prompt_hash == prompts.prompt_hash(sampled.prompt)
 
@@ -49,17 +51,23 @@ def test_some_thought_is_taught_from_labels():
 
 
 def test_a_chat_holds_the_same_text():
-    (sampled,) = plan([PLAIN], "cot", Pool(open_store("/unused"), {}), 1, 8, chat=True).prompts
+    (sampled,) = plan(
+        [PLAIN], "cot", Pool(open_store("/unused"), {}), 1, 8, Lesson(chat=True).asked({"t": "jsonl"})
+    ).prompts
     (message,) = json.loads(sampled.prompt)
     assert message == {"role": "user", "content": prompts.render(PLAIN, THOUGHTS["cot"].CUE).rstrip("\n")}
 
 
 def test_the_layout_is_the_papers():
     assert prompts.render(PLAIN, "Think.") == "Question: Tom has 12 apples. How many?\nThink.\n"
-    assert prompts.render(FULL, "Think.", steps=["One.", "Two."]) == (
-        "Context: Fruit grows.\nQuestion: Which is a fruit?\nAnswer Choices:\n(a) apple\n(b) Stein äöü\n"
-        "Steps:\nOne.\nTwo.\nThink.\n"
-    )
+    body = "Context: Fruit grows.\nQuestion: Which is a fruit?\nAnswer Choices:\n(a) apple\n(b) Stein äöü"
+    assert prompts.body(FULL) == body
+    assert prompts.ask(body, "Think.", ["Steps:", "One.", "Two."]) == f"{body}\nSteps:\nOne.\nTwo.\nThink.\n"
+
+
+@given(st.text(), st.text(st.characters(exclude_characters="\n"), min_size=1))
+def test_the_body_of_a_prompt_is_found_again(asked: str, cue: str):
+    assert prompts.asked_in(prompts.ask(asked, cue), cue) == asked
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys():

@@ -3,6 +3,7 @@
 import io
 import types
 import typing
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -112,3 +113,16 @@ def test_another_table_is_refused_in_one_line(table: pa.Table, got: str):
 
 def test_a_table_of_one_version_back_is_read():
     assert list(from_table(Example, with_metadata(version=str(SCHEMA_VERSION - 1)))) == [EXAMPLE]
+
+
+def test_chains_that_were_paid_for_before_turns_were_kept_are_read():
+    chain = Chain("0" * 64, 0, '"q"', "17", "stop", 1, 1, 8, 0, "t/train/0", "cot", 1.5)
+    old = to_table(Chain, [chain]).drop_columns("turns")
+    old = old.replace_schema_metadata({"retort.record": "Chain", "retort.version": "1"})
+    assert list(from_table(Chain, old)) == [chain]
+
+
+def test_the_longest_turn_is_what_a_budget_bounds():
+    chain = Chain("0" * 64, 0, '"q"', "17", "stop", 1, 12, 8, 0, "t/train/0", "socratic", 1.5)
+    assert chain.longest_turn == 12
+    assert replace(chain, turns=('{"num_tokens": 5}', '{"num_tokens": 7}')).longest_turn == 7

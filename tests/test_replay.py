@@ -130,20 +130,21 @@ def test_thoughts_are_kept_apart(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("stop", "text"),
+    ("stops", "text", "stop"),
     [
-        ((), "The answer is 3.\n\nQ: Another?\n\nQ: B?"),
-        (("\n\nQ:",), "The answer is 3."),
-        (("nothing",), "The answer is 3.\n\nQ: Another?\n\nQ: B?"),
-        (("Another", " 3"), "The answer is"),
-        (("The",), ""),
+        ((), "The answer is 3.\n\nQ: Another?\n\nQ: B?", None),
+        (("\n\nQ:",), "The answer is 3.", "\n\nQ:"),
+        (("nothing",), "The answer is 3.\n\nQ: Another?\n\nQ: B?", None),
+        (("Another", " 3"), "The answer is", " 3"),
+        (("The",), "", "The"),
     ],
 )
-def test_a_stop_string_cuts_a_completion_at_its_first_place(stop: tuple[str, ...], text: str, tmp_path: Path):
+def test_a_stop_string_cuts_a_completion_at_its_first_place(
+    stops: tuple[str, ...], text: str, stop: str | None, tmp_path: Path
+):
     rows = [{"question": QUESTION, "completions": ["The answer is 3.\n\nQ: Another?\n\nQ: B?"]}]
-    completion = complete(engine(write(tmp_path / "r.jsonl", rows)), request(), *stop)
-    assert completion is not None
-    assert completion.text == text
+    completion = complete(engine(write(tmp_path / "r.jsonl", rows)), request(), *stops)
+    assert completion == Completion(text, "stop", 0, 0, stop)
 
 
 def test_what_a_recording_lacks_is_no_chain(tmp_path: Path):

@@ -8,7 +8,8 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from retort import evaluation, pipeline
+from retort import evaluation, intervals
 from retort.config import Recipe
+from retort.pipeline import measure
 from retort.records import Example, Problem, Split, Verdict
 from retort.report import chains, report
-from retort.report.contents import Contents, Measured, Role, call, open_run
+from retort.report.comparisons import both_ways
+from retort.report.contents import Contents, Measured, Role, Spread, open_run
 from retort.report.cost import union_s
-from retort.report.formatting import duration, share, shortened, tokens, visible
-from retort.report.lineage import recipe_text
-from retort.report.scores import finding
+from retort.report.findings import ensembles, leader
+from retort.report.formatting import duration, points, probability, share, shortened, tokens, visible
+from retort.report.recipes import base_name, call, recipe_text
+from retort.run import Run
+from retort.run import index as index_of
 from retort.sampling import Sampled
 from retort.selection import SelectionConfig, select
 from retort.store.artifacts import Address, Artifact, Writer
@@ -151,7 +156,7 @@ def verdicts(model: str, thought: str, problems: Sequence[Problem], num_chains: 
     return made
 
 
-def sampled(run: pipeline.Run, name: str, rows: list[Verdict], reused: int = 0) -> Artifact:
+def sampled(run: Run, name: str, rows: list[Verdict], reused: int = 0) -> Artifact:
     """What `pipeline.judge` would keep of one plan of one model."""
     fresh = rows[reused:]
     summary = Sampled(
@@ -173,11 +178,12 @@ def sampled(run: pipeline.Run, name: str, rows: list[Verdict], reused: int = 0) 
         "rows": len(rows),
         "lacking": 1,
         "reasons": dict(Counter(row.reason for row in rows)),
+        "sandbox": ["namespaces, seccomp, rlimits"],
     }
     return run.keep("verdicts", name, writer.commit(files, stats))
 
 
-def corpus(run: pipeline.Run, name: str, rows: Sequence[Verdict]) -> None:
+def corpus(run: Run, name: str, rows: Sequence[Verdict]) -> None:
     by_problem = {row.problem_id: [one for one in rows if one.problem_id == row.problem_id] for row in rows}
     config = SelectionConfig(rule="correct", chains_per_problem=2)
     fates = [fate for group in by_problem.values() for fate in select(group, config)]
@@ -192,7 +198,7 @@ def corpus(run: pipeline.Run, name: str, rows: Sequence[Verdict]) -> None:
     run.keep("corpus", name, writer.commit([writer.put_records("part-0.parquet", Example, examples)], stats))
 
 
-def checkpoint(run: pipeline.Run, name: str, steps: int = 700) -> None:
+def checkpoint(run: Run, name: str, steps: int = 700) -> None:
     metrics = [
         {
             "step": step,
@@ -218,7 +224,8 @@ def checkpoint(run: pipeline.Run, name: str, steps: int = 700) -> None:
     }
     settings = run.recipe.student[0].training.model_dump(mode="json")
     writer = Writer(run.store, Address("checkpoint", 1, settings, {"name": name}, ("torch", "transformers")))
-    run.keep("checkpoint", name, writer.commit([writer.put_lines("metrics.jsonl", metrics)], stats))
+    files = [writer.put_lines("metrics.jsonl", metrics), writer.put("config.json", b"{}")]
+    run.keep("checkpoint", name, writer.commit(files, stats))
 
 
 def problems() -> list[Problem]:
@@ -237,7 +244,7 @@ def distilled(folder: Path) -> tuple[LocalStore, Artifact]:
     """A store with all stages of a run, as `pipeline.distill` leaves them, and the run's index."""
     recipe = recipe_in(folder)
     store = LocalStore(recipe.store)
-    run = pipeline.Run(recipe, store)
+    run = Run(recipe, store)
     rows = problems()
     writer = Writer(store, Address("problems", 1, {}, {}))
     kept = writer.commit([writer.put_records("problems.parquet", Problem, rows)], Counter(row.split for row in rows))
@@ -257,12 +264,10 @@ def distilled(folder: Path) -> tuple[LocalStore, Artifact]:
     for model, thought in (("tiny", "cot"), (base, "cot"), ("cot", "cot"), ("label-only", "answer")):
         skill = SKILL[model.split(" ")[0]]
         answered = tested[2:] if model == "tiny" else tested
-        made = {
-            key: sampled(run, f"{model}/test-{key}", verdicts(model, thought, answered, num_chains, skill))
-            for key, num_chains in (("greedy", 1), ("maj", 4))
-        }
-        run.keep("evaluation", model, evaluation.evaluate(store, made, ("greedy", "maj@4"), model))
-    return store, pipeline.index(run)
+        for key, num_chains in (("greedy", 1), ("maj", 4)):
+            sampled(run, f"{model}/test-{key}", verdicts(model, thought, answered, num_chains, skill))
+        measure(run, model, ("greedy", "maj@4"))
+    return store, index_of(run)
 
 
 @pytest.fixture(scope="module")
@@ -282,14 +287,26 @@ def file(made: tuple[LocalStore, Artifact]) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@contextmanager
+def chromium() -> Generator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        yield started
+        started.close()
 
 
 @pytest.fixture
 def opened(browser: Browser, file: Path) -> Iterator[Page]:
+    with watched(browser, file) as window:
+        yield window
+
+
+@contextmanager
+def watched(browser: Browser, file: Path) -> Generator[Page]:
     """The page in a desktop window; whatever it complains of, asks for or says fails the test."""
     window = browser.new_page(viewport={"width": 1280, "height": 900})
     complaints: list[str] = []
@@ -323,8 +340,13 @@ def test_the_page_opens_without_errors_or_requests(opened: Page):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_plot_is_drawn_and_its_words_stay_inside(opened: Page, width: int):
     opened.set_viewport_size({"width": width, "height": 800})
-    plots = opened.locator("svg.plot").all()
-    assert len(plots) == len(opened.locator("figure").all()) == 7
+    assert check_plots(opened) == 7
+
+
+def check_plots(window: Page) -> int:
+    """Look at every plot of a page; how many there are."""
+    plots = window.locator("svg.plot").all()
+    assert len(plots) == len(window.locator("figure").all())
     for plot in plots:
         box = plot.bounding_box()
         assert box is not None
@@ -344,8 +366,9 @@ def test_every_plot_is_drawn_and_its_words_stay_inside(opened: Page, width: int)
         )
         assert words > 3
         assert outside == []
-    ids = opened.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
+    ids = window.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
     assert len(ids) == len(set(ids))
+    return len(plots)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -471,7 +494,7 @@ def test_a_report_that_was_made_is_found(made: tuple[LocalStore, Artifact]):
 def test_a_run_without_students_has_a_page(tmp_path: Path):
     recipe = recipe_in(tmp_path)
     recipe = recipe.model_copy(update={"teacher": (), "corpus": (), "student": ()})
-    run = pipeline.index(pipeline.Run(recipe, LocalStore(recipe.store)))
+    run = index_of(Run(recipe, LocalStore(recipe.store)))
     text = report(run.store, run).read("index.html").decode()
     for word in ("Nothing was evaluated", "No chain was sampled", "No student was trained", "no chains to show"):
         assert word in text
@@ -495,11 +518,19 @@ def test_an_artifact_that_is_gone_is_named(made: tuple[LocalStore, Artifact]):
     ],
 )
 def test_bases_in_directories_have_short_names_that_tell_them_apart(bases: set[str], called: dict[str, str]):
-    assert call(bases) == called
+    assert call([{"base": base, "revision": None} for base in bases]) == called
 
 
-def measured(model: str, role: Role, correct: int, problems: int = 200) -> Measured:
-    low, high = evaluation.wilson(correct, problems)
+def test_revisions_of_one_base_keep_their_own_names():
+    students = [
+        {"base": base, "revision": revision} for base in ("/models/small", "org/t") for revision in (None, "v2")
+    ]
+    assert [base_name(student) for student in students[2:]] == ["base org/t", "base org/t@v2"]
+    assert call(students) == {"base /models/small": "base small", "base /models/small@v2": "base small@v2"}
+
+
+def measured(model: str, role: Role, correct: int, problems: int = 200, spread: Spread | None = None) -> Measured:
+    low, high = intervals.wilson(correct, problems)
     share = correct / max(1, problems)
     score = evaluation.Score(
         task="sums",
@@ -515,8 +546,10 @@ def measured(model: str, role: Role, correct: int, problems: int = 200) -> Measu
         truncated=0.0,
         mean_tokens=9.0,
         chains=problems,
+        steps=0,
+        right_steps=0,
     )
-    return Measured(model, role, score)
+    return Measured(model, role, score, spread)
 
 
 @pytest.mark.parametrize(
@@ -544,17 +577,97 @@ def measured(model: str, role: Role, correct: int, problems: int = 200) -> Measu
             "(55.0%), whose intervals overlap with its own.",
         ),
         (
+            [("cot", "chains", 120, 200, Spread(0.615, 0.02, 3)), ("pot", "chains", 122), ("gold", "labels", 30)],
+            "On sums (200 test problems, greedy), student cot, the best here of 2 students, is right on 61.5 ± 2.0% "
+            "over 3 seeds (95% interval of the first 53.1–66.5%): it beats gold (15.0%) beyond the intervals and "
+            "cannot be told from pot (61.0%), whose intervals overlap with its own.",
+        ),
+        (
             [("tiny", "teacher", 180)],
             "On sums (200 test problems, greedy), tiny is right on 90.0% (95% interval 85.1–93.4%).",
         ),
     ],
 )
-def test_the_sentence_claims_no_more_than_the_intervals(rows: list[tuple[str, Role, int]], sentence: str):
-    assert finding([measured(*row) for row in rows], "greedy") == sentence
+def test_the_sentence_claims_no_more_than_the_intervals(rows: list[Any], sentence: str):
+    assert leader([measured(*row) for row in rows], "greedy", {}) == [sentence]
+
+
+def pair_row(first: str, second: str, *counts: int) -> dict[str, Any]:
+    """A row of `pairs.jsonl`: both right, only the first, only the second, neither."""
+    outcomes = ((True, True), (True, False), (False, True), (False, False))
+    rights = [outcome for outcome, number in zip(outcomes, counts, strict=True) for _ in range(number)]
+    pair = intervals.paired(*({str(row): right[side] for row, right in enumerate(rights)} for side in (0, 1)))
+    whose = {"first": first, "second": second, "first_thought": "cot", "second_thought": "cot"}
+    return {**whose, "task": "sums", "decode": "greedy", **asdict(pair)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "pairs", "told"),
+    [
+        (  # the intervals 53.1–66.5% and 48.1–61.7% overlap, and yet no coin gives 12 to 1
+            [("tiny", "teacher", 180), ("gold", "labels", 109), ("cot", "chains", 120)],
+            [("cot", "gold", 108, 12, 1, 79)],
+            (
+                "On sums (200 test problems, greedy), student cot is right on 60.0% (95% interval 53.1–66.5%): it is "
+                "behind tiny (90.0%) beyond the intervals.",
+                " (differences in points, with 95% intervals), cot beats gold (54.5%; +5.5, +1.9 to +9.0, p = 0.0034).",
+            ),
+        ),
+        (  # stored the other way round
+            [("gold", "labels", 119), ("cot", "chains", 120)],
+            [("gold", "cot", 100, 19, 20, 61)],
+            (
+                "On sums (200 test problems, greedy), student cot is right on 60.0% (95% interval 53.1–66.5%).",
+                " (differences in points, with 95% intervals), cot cannot be told from gold (59.5%; +0.5, −5.7 to "
+                "+6.6, p = 1.0000).",
+            ),
+        ),
+        (  # the best by its mean is not the best of the first seeds
+            [("cot", "chains", 100, 200, Spread(0.615, 0.02, 3)), ("pot", "chains", 122), ("gold", "labels", 30)],
+            [("cot", "pot", 99, 1, 23, 77), ("cot", "gold", 28, 72, 2, 98), ("pot", "gold", 28, 94, 2, 76)],
+            (
+                "On sums (200 test problems, greedy), student cot, the best here of 2 students, is right on 61.5 ± "
+                "2.0% over 3 seeds (95% interval of the first 43.1–56.9%).",
+                ", by the first seed of each (differences in points, with 95% intervals), cot beats gold (15.0%; "
+                "+35.0, +27.8 to +41.7, p < 0.0001) and is behind pot (61.0%; −11.0, −15.6 to −6.3, p < 0.0001).",
+            ),
+        ),
+    ],
+)
+def test_the_sentence_goes_by_the_same_problems_where_two_students_have_them(
+    rows: list[Any], pairs: list[Any], told: tuple[str, str]
+):
+    measurements = [measured(*row) for row in rows]
+    said = leader(measurements, "greedy", both_ways(pair_row(*pair) for pair in pairs))
+    assert [sentence.removeprefix("On the same problems") for sentence in said] == list(told)
+
+
+def test_a_pair_of_other_thoughts_says_nothing_of_these():
+    rows = [measured("gold", "labels", 109), measured("cot", "chains", 120)]
+    pair = {**pair_row("cot", "gold", 108, 12, 1, 79), "second_thought": "answer"}
+    (sentence,) = leader(rows, "greedy", both_ways([pair]))
+    assert "whose intervals overlap" in sentence
+
+
+def test_an_ensemble_is_measured_against_students_of_one_thought_by_their_means():
+    def spoken(model: str, thought: str, mean: float, role: Role = "chains") -> Measured:
+        row = measured(model, role, 100, spread=Spread(mean, 0.02, 3))
+        return replace(row, score=replace(row.score, thought=thought), is_one_of_several=":" in thought)
+
+    means = (("pot", 0.85), ("eot", 0.912), ("cot", 0.9002))
+    single = [spoken(thought, thought, mean) for thought, mean in means]
+    others = [spoken("gold", "answer", 0.2, "labels"), spoken("tiny", "cot", 0.99, "teacher")]
+    (told,) = ensembles([*others, spoken("etd", "fallback:pot,cot", 0.9), *single])
+    assert told == (
+        "On sums, greedy, etd · fallback: pot, cot (90.0 ± 2.0%) is in mean over seeds 5.0 points ahead of pot (85.0 ± "
+        "2.0%), 1.2 points behind eot (91.2 ± 2.0%) and level with cot (90.0 ± 2.0%)."
+    )
+    assert ensembles(single) == ensembles([spoken("etd", "fallback:pot,cot", 0.9), *others]) == []
 
 
 def test_the_sentence_says_when_there_is_no_gold():
-    assert "no test problem has a gold answer" in finding([measured("cot", "chains", 0, problems=0)], "greedy")
+    (sentence,) = leader([measured("cot", "chains", 0, problems=0)], "greedy", {})
+    assert "no test problem has a gold answer" in sentence
 
 
 def test_the_page_tells_the_label_only_student_from_the_one_of_chains(opened: Page):
@@ -579,6 +692,13 @@ def test_tokens_that_nobody_counted_are_not_zero(opened: Page):
     row = table.get_by_role("row").filter(has_text="tiny").get_by_role("cell").all_inner_texts()
     assert row[:2] == ["vllm", "314"]
     assert 20 <= float(row[4].removesuffix(" s")) < 60  # three plans of 20 s each, at about the same time
+
+
+def test_differences_have_signs_and_small_chances_bounds():
+    assert [points(difference) for difference in (0.25, -0.0512, 0.0)] == ["+25.0", "−5.1", "+0.0"]
+    assert [probability(p) for p in (1.0, 0.07031, 0.0001, 3e-9, 0.0)] == ["1.0000", "0.0703", "0.0001"] + [
+        "< 0.0001"
+    ] * 2
 
 
 def test_shares_are_not_rounded_to_none_or_all():
@@ -644,7 +764,7 @@ def test_hidden_characters_are_shown(text: str, shown: str):
 
 def test_embedded_json_cannot_end_its_element():
     values = [*HOSTILE.values(), "\ud800 lone", "a]]>b", None, 3]
-    text = chains.as_json(["text"], [[value] for value in values])
+    text = chains.as_json(["text"], [[value] for value in values], {})
     assert not set("<>&\u2028\u2029") & set(text)
     assert text.isascii()
     shown = [row[0] for row in json.loads(text)["rows"]]

@@ -3,23 +3,33 @@
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from recordings import recipe, write_recording
-from retort.config import load
+from retort import rollouts, sampling
+from retort.asking import student_asked
 from retort.engines import replay
 from retort.engines.interface import Completion, SamplingDistribution
-from retort.pipeline import judge, prepare, teacher_plans
+from retort.loading import load
+from retort.pipeline import judge
+from retort.planning import teacher_plans
 from retort.prompts import Messages
 from retort.records import Problem, Request
-from retort.sampling import BATCH_CHAINS, Model, SamplingConfig, batches, plan, sample, sample_batch
+from retort.rollouts import Rollout
+from retort.run import prepare
+from retort.sampling import BATCH_CHAINS, Model, SamplingConfig, batches, sample, sample_batch
 from retort.store import Store
+from retort.store.hashing import digest
 from retort.store.plan import Plan
 from retort.store.pool import PARTITIONS, Pool, batch_name, partition_of
 from retort.tasks import arithmetic
+from retort.thoughts.socratic import Iterative
 from retort.verification import verify
+
+plan = partial(sampling.plan, asked=student_asked(Rollout()))
 
 DISTRIBUTION = SamplingDistribution(temperature=1.0)
 
@@ -73,7 +83,7 @@ def test_a_finished_chain_is_durable_before_its_slow_sibling_ends(store: Store) 
     async def check() -> None:
         engine = TimedEngine([0.0, 0.1, 4.0])
         running = asyncio.create_task(
-            sample_batch(engine, wanted.pool, DISTRIBUTION, batch_name(requests), requests, flush_s=1.0)
+            sample_batch([engine], Rollout(), wanted.pool, DISTRIBUTION, batch_name(requests), requests, flush_s=1.0)
         )
         await asyncio.sleep(1.2)
         assert in_pool(wanted) == 2
@@ -88,7 +98,13 @@ def test_chains_that_finished_before_the_engine_died_are_durable(store: Store) -
     with pytest.raises(RuntimeError, match="engine died"):
         asyncio.run(
             sample_batch(
-                TimedEngine([0.0, 0.0, None]), wanted.pool, DISTRIBUTION, batch_name(requests), requests, flush_s=60.0
+                [TimedEngine([0.0, 0.0, None])],
+                Rollout(),
+                wanted.pool,
+                DISTRIBUTION,
+                batch_name(requests),
+                requests,
+                flush_s=60.0,
             )
         )
     assert in_pool(wanted) == 2
@@ -96,7 +112,7 @@ def test_chains_that_finished_before_the_engine_died_are_durable(store: Store) -
 
 def test_raising_n_samples_exactly_the_new_chains(store: Store, ray_session: None, tmp_path: Path) -> None:
     config = replay.Config(paths=(str(write_recording(tmp_path / "rec.jsonl", 8)),))
-    model = Model("replay", config)
+    model = Model("replay", (config,))
     pool = model.pool(store, DISTRIBUTION)
     asked = problems(30)
     four = plan(asked, "cot", pool, 4, 96)
@@ -123,7 +139,7 @@ def test_what_a_recording_lacks_is_counted_and_the_rest_is_kept(
     rows = [{"question": problem.question, "completions": ["The answer is 1."]} for problem in asked[:2]]
     path = tmp_path / "rec.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    model = Model("replay", replay.Config(paths=(str(path),)))
+    model = Model("replay", (replay.Config(paths=(str(path),)),))
     wanted = plan(asked, "cot", model.pool(store, DISTRIBUTION), 2, 96)
     (done,) = sample(model, [(wanted, DISTRIBUTION)], SamplingConfig(), "rec")
     assert (done.wanted, done.sampled, done.lacking) == (6, 2, 4)
@@ -132,10 +148,13 @@ def test_what_a_recording_lacks_is_counted_and_the_rest_is_kept(
 
 def test_a_plan_that_is_already_sampled_starts_nothing(store: Store) -> None:
     wanted, requests = one_prompt(store, 2)
-    asyncio.run(sample_batch(TimedEngine([0.0, 0.0]), wanted.pool, DISTRIBUTION, batch_name(requests), requests, 1.0))
+    engines, name = [TimedEngine([0.0, 0.0])], batch_name(requests)
+    asyncio.run(sample_batch(engines, Rollout(), wanted.pool, DISTRIBUTION, name, requests, 1.0))
     began = time.monotonic()
     # No Ray is up for this pool's engine, and the model does not exist: asking it would fail.
-    (done,) = sample(Model("nothing", replay.Config.model_construct()), [(wanted, DISTRIBUTION)], SamplingConfig(), "x")
+    (done,) = sample(
+        Model("nothing", (replay.Config.model_construct(),)), [(wanted, DISTRIBUTION)], SamplingConfig(), "x"
+    )
     assert (done.reused, done.sampled) == (2, 0)
     assert time.monotonic() - began < 5
 
@@ -157,3 +176,18 @@ def test_chains_that_vanish_from_the_pool_are_sampled_anew_and_never_just_missin
     judge(run, teacher.model, plans, "rec")
     stats = run.artifacts["verdicts"]["rec/cot"].stats
     assert (stats["rows"], stats["lacking"]) == (first.wanted, 0)
+
+
+def test_a_rollout_is_part_of_its_pools_identity_and_a_plain_one_is_not() -> None:
+    config = replay.Config.model_construct(paths=())
+    plain = Model("replay", (config,)).identity()
+    assert plain == config.identity() == Model("replay", (config,), Rollout()).identity()
+    others = [
+        Rollout(calculator=True),
+        Rollout(iterative=Iterative()),
+        Rollout(iterative=Iterative(questions="interleaved")),
+        Rollout(iterative=Iterative(guidance="equations")),
+    ]
+    made = [Model("replay", (config, config), rollout).identity() for rollout in others]
+    assert len({digest(identity) for identity in [plain, *made]}) == 5
+    assert all(identity["rollout"]["version"] == rollouts.VERSION for identity in made)

@@ -1,13 +1,12 @@
-"""Votes, intervals and scores: the pure part of `evaluation`, against values computed by hand or by brute force."""
+"""Predictions and scores: the pure part of `evaluation`, against values computed by hand or by brute force."""
 
-import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from retort.evaluation import num_votes, pass_at_k, predict, score, vote, wilson
+from retort.combining import Tolerance
+from retort.evaluation import decide, num_votes, predict, score
+from retort.intervals import wilson
 from retort.records import Verdict
 
 VERDICT = Verdict(
@@ -30,65 +29,6 @@ def chains(*answers: str | None, gold: str | None = "3", problem_id: str = "t/te
     return rows
 
 
-@pytest.mark.parametrize(
-    ("answers", "winner"),
-    [
-        (["3"], "3"),
-        (["4", "3", "3"], "3"),
-        (["4", "3"], "4"),
-        (["3", "4", "4", "3"], "3"),
-        ([None, None, "3"], "3"),
-        ([None, "4", None, "3", "3"], "3"),
-        ([None, None], None),
-        ([], None),
-    ],
-)
-def test_the_most_frequent_answer_wins_and_of_equals_the_first_seen(answers: list[str | None], winner: str | None):
-    assert vote(answers) == winner
-
-
-@given(st.lists(st.none() | st.sampled_from("abc"), max_size=9))
-def test_a_vote_is_the_first_of_the_most_frequent(answers: list[str | None]):
-    said = [answer for answer in answers if answer is not None]
-    most = max(map(said.count, said), default=0)
-    assert vote(answers) == next((answer for answer in said if said.count(answer) == most), None)
-
-
-# Wilson (1927), to four places; the last two from Newcombe (1998), Table I.
-@pytest.mark.parametrize(
-    ("correct", "total", "low", "high"),
-    [
-        (8, 10, 0.4902, 0.9433),
-        (0, 20, 0.0, 0.1611),
-        (20, 20, 0.8389, 1.0),
-        (1, 1, 0.2065, 1.0),
-        (0, 0, 0.0, 1.0),
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-    ],
-)
-def test_the_interval_is_wilsons(correct: int, total: int, low: float, high: float):
-    assert wilson(correct, total) == pytest.approx((low, high), abs=5e-5)
-
-
-@given(st.integers(1, 5_000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
-def test_the_interval_holds_the_share_and_mirrors(counts: tuple[int, int]):
-    correct, total = counts
-    low, high = wilson(correct, total)
-    assert 0 <= low <= correct / total + 1e-12
-    assert correct / total - 1e-12 <= high <= 1
-    assert wilson(total - correct, total) == pytest.approx((1 - high, 1 - low))
-
-
-@pytest.mark.parametrize("samples", range(1, 8))
-def test_pass_at_k_is_the_share_of_subsets_with_a_correct_chain(samples: int):
-    for correct in range(samples + 1):
-        is_correct = [True] * correct + [False] * (samples - correct)
-        for k in range(1, samples + 1):
-            subsets = list(itertools.combinations(is_correct, k))
-            assert pass_at_k(samples, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
-
-
 @pytest.mark.parametrize(("decode", "votes"), [("greedy", 1), ("maj@1", 1), ("maj@8", 8), ("maj@30", 30)])
 def test_a_decode_says_how_many_chains_vote(decode: str, votes: int):
     assert num_votes(decode) == votes
@@ -108,7 +48,7 @@ def test_a_decode_says_how_many_chains_vote(decode: str, votes: int):
 def test_the_first_chains_by_index_vote(decode: str, answer: str, is_correct: bool, num_chains: int, num_correct: int):
     rows = chains("4", "3", "3", "4", "4")
     for order in (rows, rows[::-1], rows[2:] + rows[:2]):
-        (made,) = predict(order, decode)
+        (made,) = predict(order, decode, Tolerance())
         assert (made.answer, made.is_correct) == (answer, is_correct)
         assert (made.num_chains, made.num_correct, made.num_tokens) == (num_chains, num_correct, 6 * num_chains)
         assert (made.decode, made.gold, made.question) == (decode, "3", "q?")
@@ -127,14 +67,14 @@ def test_the_first_chains_by_index_vote(decode: str, answer: str, is_correct: bo
 def test_no_answer_is_wrong_and_no_gold_is_neither(
     answers: list[str | None], gold: str | None, answer: str | None, is_correct: bool | None
 ):
-    (made,) = predict(chains(*answers, gold=gold), "maj@3")
+    (made,) = predict(chains(*answers, gold=gold), "maj@3", Tolerance())
     assert (made.answer, made.is_correct) == (answer, is_correct)
 
 
 def test_problems_and_thoughts_are_predicted_apart():
     rows = chains("3", "3") + chains("4", problem_id="t/test/1")
     rows += [replace(verdict, thought="answer", answer="5", is_correct=False) for verdict in chains("3")]
-    made = predict(rows, "maj@2")
+    made = predict(rows, "maj@2", Tolerance())
     assert [(p.problem_id, p.thought, p.answer, p.num_chains) for p in made] == [
         ("t/test/0", "answer", "5", 1),
         ("t/test/0", "cot", "3", 2),
@@ -150,7 +90,7 @@ def test_a_score_counts_problems_and_chains():
         *chains("3", "3", "3", problem_id="t/test/3"),  # right
         *chains("9", "9", None, gold=None, problem_id="t/test/4"),  # no gold: does not count
     ]
-    made = score(predict(rows, "maj@3"), rows)
+    made = score(predict(rows, "maj@3", Tolerance()), rows)
     assert (made.task, made.thought, made.decode) == ("t", "cot", "maj@3")
     assert (made.problems, made.correct, made.accuracy, made.chains) == (4, 2, 0.5, 15)
     assert (made.low, made.high) == wilson(2, 4)
@@ -162,11 +102,69 @@ def test_a_score_counts_problems_and_chains():
 
 def test_pass_at_k_of_a_score_uses_the_chains_that_are_there():
     rows = [*chains("3", "4", problem_id="t/test/0"), *chains("4", problem_id="t/test/1")]
-    assert score(predict(rows, "maj@8"), rows).pass_at_k == 1 / 2
-    assert score(predict(rows, "greedy"), [verdict for verdict in rows if verdict.index < 1]).pass_at_k == 1 / 2
+    assert score(predict(rows, "maj@8", Tolerance()), rows).pass_at_k == 1 / 2
+    assert (
+        score(predict(rows, "greedy", Tolerance()), [verdict for verdict in rows if verdict.index < 1]).pass_at_k
+        == 1 / 2
+    )
 
 
 def test_a_score_without_any_gold_answer_is_open():
     rows = chains("3", gold=None)
-    made = score(predict(rows, "greedy"), rows)
+    made = score(predict(rows, "greedy", Tolerance()), rows)
     assert (made.problems, made.correct, made.accuracy, made.low, made.high) == (0, 0, 0.0, 0.0, 1.0)
+
+
+def thought(name: str, *answers: str | None, problem_id: str = "t/test/0") -> list[Verdict]:
+    return [replace(row, thought=name) for row in chains(*answers, problem_id=problem_id)]
+
+
+def test_combiners_are_scored_beside_their_thoughts_from_the_same_chains():
+    rows = [
+        *(thought("pot", None) + thought("eot", "3") + thought("cot", "4")),
+        *(
+            row
+            for name, said in (("pot", "4"), ("eot", "3"), ("cot", "3"))
+            for row in thought(name, said, problem_id="b")
+        ),
+    ]
+    combiners = ("fallback:pot,eot,cot", "majority:cot,pot,eot", "weighted:pot,eot,cot", "oracle:pot,eot,cot")
+    weights = {"pot": 0.1, "eot": 0.9, "cot": 0.2}
+    predictions, scores = decide(rows, "greedy", combiners, weights, Tolerance())
+    accuracy = {row.thought: row.accuracy for row in scores}
+    assert accuracy == {
+        "pot": 0.0,
+        "eot": 1.0,
+        "cot": 0.5,
+        "fallback:pot,eot,cot": 0.5,
+        "majority:cot,pot,eot": 0.5,
+        "weighted:pot,eot,cot": 1.0,
+        "oracle:pot,eot,cot": 1.0,
+    }
+    assert len(predictions) == 2 * 7
+    assert {row.thought: row.no_answer for row in scores}["pot"] == 0.5
+
+
+def test_a_combiner_of_thoughts_that_were_not_asked_is_left_out():
+    _, scores = decide(thought("pot", "3"), "greedy", ("fallback:pot,cot",), {}, Tolerance())
+    assert [row.thought for row in scores] == ["pot"]
+
+
+def test_right_calculator_steps_are_counted():
+    rows = [replace(row, num_steps=3, num_right_steps=2) for row in chains("3", "4")]
+    made = score(predict(rows, "maj@2", Tolerance()), rows)
+    assert (made.steps, made.right_steps) == (6, 4)
+
+
+def test_numbers_within_the_tolerance_vote_together():
+    rows = chains("9", "9", "0.3", "0.30000000000000004", "0.3000000001", gold="0.3")
+    (made,) = predict(rows, "maj@5", Tolerance())
+    assert made.answer == "0.3"
+    (exact,) = predict(rows, "maj@5", Tolerance(relative=0.0))
+    assert exact.answer == "9"
+
+
+def test_a_weighted_combiner_is_left_out_where_there_are_no_weights():
+    rows = thought("pot", "3") + thought("cot", "3")
+    _, scores = decide(rows, "greedy", ("weighted:pot,cot", "majority:pot,cot"), {}, Tolerance())
+    assert [row.thought for row in scores] == ["cot", "majority:pot,cot", "pot"]

@@ -4,18 +4,17 @@ import itertools
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retort.records import Problem, Verdict, to_table
-from retort.selection import SelectionConfig, label, select, select_group
+from retort.selection import SelectionConfig, example, label, select, select_group
 from retort.thoughts import THOUGHTS
-from retort.verification import Reason
+from retort.verification import REASONS
 
-REASONS: tuple[str, ...] = get_args(Reason)
 VERDICT = Verdict(
     "t/train/0", "t", "train", "cot", 0, "q?", "Question: q?\n", "3", " It is 3. ", "3", True, "correct", 5, 6, "m"
 )
@@ -29,7 +28,9 @@ def fates(rows: list[Verdict], **config: Any) -> list[str]:
     return [fate for _, fate in select(rows, SelectionConfig(**config))]
 
 
-ALL = verdicts("correct", "wrong", "no_answer", "truncated", "undecided", "unlabelled", "correct", "correct")
+ALL = verdicts(
+    "correct", "wrong", "no_answer", "truncated", "undecided", "unlabelled", "wrong_step", "correct", "correct"
+)
 
 
 @pytest.mark.parametrize(
@@ -37,19 +38,39 @@ ALL = verdicts("correct", "wrong", "no_answer", "truncated", "undecided", "unlab
     [
         (
             {},
-            ["selected", "wrong", "no_answer", "truncated", "undecided", "unlabelled", "selected", "selected"],
+            [
+                "selected",
+                "wrong",
+                "no_answer",
+                "truncated",
+                "undecided",
+                "unlabelled",
+                "wrong_step",
+                "selected",
+                "selected",
+            ],
         ),
         (
             {"chains_per_problem": 2},
-            ["selected", "wrong", "no_answer", "truncated", "undecided", "unlabelled", "selected", "over_budget"],
+            [
+                "selected",
+                "wrong",
+                "no_answer",
+                "truncated",
+                "undecided",
+                "unlabelled",
+                "wrong_step",
+                "selected",
+                "over_budget",
+            ],
         ),
         (
             {"rule": "all"},
-            ["selected", "selected", "selected", "truncated", "selected", "selected", "selected", "selected"],
+            ["selected"] * 3 + ["truncated"] + ["selected"] * 5,
         ),
         (
             {"rule": "all", "chains_per_problem": 4},
-            ["selected", "selected", "selected", "truncated", "selected", "over_budget", "over_budget", "over_budget"],
+            ["selected"] * 3 + ["truncated", "selected"] + ["over_budget"] * 4,
         ),
     ],
 )
@@ -112,6 +133,66 @@ def test_an_example_is_the_students_prompt_and_the_chain_without_blanks_around_i
     assert table.column("fate").to_pylist() == ["selected", "wrong"]
     (row, _) = table.drop_columns("fate").to_pylist()
     assert (row["prompt"], row["target"], row["index"]) == ("Question: q?\n", "It is 3.", 0)
+
+
+def votes(*answers: str | None) -> list[Verdict]:
+    """Chains of a problem whose gold answer is 3."""
+    return [
+        replace(
+            VERDICT,
+            index=index,
+            answer=answer,
+            reason="no_answer" if answer is None else "correct" if answer == "3" else "wrong",
+        )
+        for index, answer in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["4", "3", "4"], ["selected", "minority", "selected"]),  # label-free: the gold answer has no say
+        (["3", "4", None], ["selected", "minority", "no_answer"]),  # a tie goes to the first seen
+        ([None, None], ["no_answer", "no_answer"]),
+    ],
+)
+def test_a_majority_is_the_teachers_most_frequent_answer(answers: list[str | None], expected: list[str]):
+    assert fates(votes(*answers), rule="majority") == expected
+
+
+def test_majorities_are_counted_by_teacher_and_thought():
+    rows = [replace(verdict, thought="cot") for verdict in votes("4", "4", "3")]
+    rows += [replace(verdict, thought="pot") for verdict in votes("3", "3", "4")]
+    assert fates(rows, rule="majority") == ["selected", "selected", "minority", "selected", "selected", "minority"]
+
+
+def test_the_answer_alone_is_taught_as_a_label_under_the_cue_of_labels():
+    chain = replace(
+        VERDICT, prompt=f"Question: q?\n{THOUGHTS['cot'].CUE}\n", text="1 + 3 = 4. The answer is 4.", answer="4"
+    )
+    made = example(chain, "answer")
+    assert (made.thought, made.prompt, made.target) == ("answer", f"Question: q?\n{THOUGHTS['answer'].CUE}\n", "4")
+    asked = label(Problem("t/train/0", "t", "train", "q?", "number", "3"), "answer")
+    assert asked is not None
+    assert asked.prompt == made.prompt
+    assert example(chain, "chain").target == chain.text
+
+
+@pytest.mark.parametrize(
+    ("text", "fate"),
+    [
+        ("How? ** <<1+2=3>>3\n#### 3", "selected"),
+        ("How? ** <<1+2=4>>4\n#### 3", "not_concluded"),
+        ("It is three.\n#### 3", "not_in_layout"),
+    ],
+)
+def test_a_socratic_chain_is_learned_only_if_all_its_parts_can_be(text: str, fate: str):
+    assert fates([replace(VERDICT, thought="socratic", text=text)]) == [fate]
+    assert fates([replace(VERDICT, thought="cot", text=text)]) == ["selected"]
+
+
+def test_a_chain_without_an_answer_gives_no_label():
+    assert fates(votes("4", None), rule="all", target="answer") == ["selected", "no_answer"]
 
 
 # Labels

@@ -25,7 +25,8 @@ def complete(name: str, cue: str, temperature: float = 0.0, with_steps: bool = F
     """One completion of each story."""
     tokenizer, model = load(name)
     problems = [story.problem("test", number) for number, story in enumerate(STORIES)]
-    texts = [prompts.render(problem, cue, problem.steps if with_steps else ()) for problem in problems]
+    given = [["Steps:", *problem.steps] if with_steps else [] for problem in problems]
+    texts = [prompts.ask(prompts.body(problem), cue, shown) for problem, shown in zip(problems, given, strict=True)]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     torch.manual_seed(0)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}

@@ -1,18 +1,27 @@
 """Training under Ray Train: the loss falls, the best checkpoint is kept, two workers compute what one does."""
 
+import json
 from itertools import islice
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+import families
+from retort import prompts
+from retort.engines import models
 from retort.records import Example, Split
 from retort.selection import label
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer
 from retort.tasks import arithmetic
+from retort.thoughts import cues, socratic
+from retort.thoughts.socratic import Iterative, Role
 from retort.training.config import TrainingConfig
-from retort.training.trainer import train
+from retort.training.examples import View, tokenize, viewed
+from retort.training.trainer import Training, address, train, train_and_save
 
 CONFIG = TrainingConfig(
     steps=12, batch_examples=8, learning_rate=3e-3, row_tokens=128, micro_batch_rows=2, dev_every=4, warmup_steps=2
@@ -75,3 +84,109 @@ def test_an_example_longer_than_a_row_is_left_out_and_counted(store: Store, ray_
     stats = made.stats
     assert stats["too_long"] > 0
     assert stats["train_examples"] + stats["dev_examples"] + stats["too_long"] == 46
+
+
+def test_two_workers_train_an_encoder_decoder_on_the_turns_of_a_role_as_one_does(
+    store: Store, ray_session: None, tmp_path: Path
+) -> None:
+    base, chains_of_all = families.save("t5", tmp_path / "t5"), unified(16)
+    writer = Writer(store, Address("corpus", 1, {}, {}))
+    corpus = writer.commit([writer.put_records("part.parquet", Example, chains_of_all)], {})
+    config = CONFIG.model_copy(update={"row_tokens": 256, "num_workers": 2})
+    view: View = ("solve", Iterative())
+    made = train(store, corpus, base, None, "pretrained", config, "test", view)
+    assert made.manifest["inputs"]["role"] == "solve"
+    num_steps = sum(len(socratic.steps_of(example.target)) for example in chains_of_all)
+    assert made.stats["train_examples"] == num_steps > len(chains_of_all)
+    AutoModelForSeq2SeqLM.from_pretrained(made.directory())
+
+    alone = Training(corpus, base, None, "pretrained", config.model_copy(update={"num_workers": 1}), "test", view)
+    train_and_save(alone, tmp_path, torch.device("cpu"))
+    one = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in made.lines("metrics.jsonl")] == pytest.approx(one, rel=1e-4)
+    assert one[-1] < 0.8 * one[0]
+
+
+def test_row_tokens_bound_prompt_and_target_of_an_encoder_decoder_each(store: Store, tmp_path: Path) -> None:
+    corpus = chains(store, train_count=40)
+    tokenizer = AutoTokenizer.from_pretrained(models.locate("shipped:student"))
+    lengths = [
+        (len(example.prompt_ids), len(example.target_ids))
+        for example in tokenize(tokenizer, list(corpus.records(Example)))
+    ]
+    left_out = {"llama": sum(sum(pair) > 80 for pair in lengths), "t5": sum(max(pair) > 80 for pair in lengths)}
+    assert 0 < left_out["t5"] < left_out["llama"] < len(lengths)
+    config = CONFIG.model_copy(update={"row_tokens": 80, "steps": 1})
+    for family, count in left_out.items():
+        base = families.save(family, tmp_path / family)
+        training = Training(corpus, base, None, "pretrained", config, "test")
+        assert train_and_save(training, tmp_path, torch.device("cpu"))["too_long"] == count
+
+
+def test_a_training_is_addressed_by_its_one_seed_and_by_what_it_uses(store: Store) -> None:
+    def where(config: TrainingConfig, view: View | None = None) -> dict[str, object]:
+        return address(Training(chains(store), "shipped:student", None, "pretrained", config, "x", view)).describe()
+
+    plain = where(CONFIG)
+    assert plain["config"] == {**CONFIG.model_dump(exclude={"seeds"}), "seed": 0}
+    assert plain["inputs"].keys() == {"corpus", "base", "init"}  # type: ignore[attr-defined]
+    assert where(CONFIG.model_copy(update={"seeds": (1,)})) != plain
+    assert where(CONFIG.model_copy(update={"thought_weights": {"cot": 1.0}})) != plain
+
+    settings = Iterative()
+    asking = where(CONFIG, ("ask", settings))
+    same = Iterative(max_steps=3, hints="gold")
+    assert where(CONFIG, ("ask", same)) == asking, "what only changes a rollout changes no training"
+    others: list[View] = [
+        ("solve", settings),
+        ("ask", Iterative(questions="interleaved")),
+        ("ask", Iterative(guidance="operators")),
+    ]
+    assert all(where(CONFIG, other) not in (plain, asking) for other in others)
+
+
+def test_seeds_are_distinct_and_a_training_takes_one() -> None:
+    for seeds in ((), (1, 1)):
+        with pytest.raises(ValidationError, match="seeds"):
+            TrainingConfig.model_validate({**CONFIG.model_dump(), "seeds": seeds})
+    assert CONFIG.model_copy(update={"seeds": (7,)}).seed == 7
+    with pytest.raises(AssertionError, match="one training has one seed"):
+        _ = CONFIG.model_copy(update={"seeds": (7, 8)}).seed
+
+
+def unified(count: int = 3) -> list[Example]:
+    """Chains of the whole: two of the first problem, one of each other."""
+    stories = list(islice(arithmetic.stories("train", 0), count))
+    made = [
+        Example(
+            f"arithmetic/train/{number}",
+            "train",
+            "socratic",
+            chain,
+            prompts.ask(f"Question: {story.question}", cues.SOCRATIC),
+            story.socratic(),
+        )
+        for number, story in enumerate(stories)
+        for chain in range(2 if number == 0 else 1)
+    ]
+    assert all(socratic.steps_of(example.target) for example in made)
+    return made
+
+
+def test_without_a_view_examples_stay_as_they_are() -> None:
+    assert viewed(unified(), None) == unified()
+
+
+@pytest.mark.parametrize("role", ["ask", "solve", "hint"])
+@pytest.mark.parametrize("questions", ["at_once", "interleaved"])
+def test_a_view_holds_the_turns_of_one_role_in_order(role: Role, questions: str) -> None:
+    settings = Iterative.model_validate({"questions": questions, "guidance": "operators"})
+    seen = viewed(unified(), (role, settings))
+    assert [(example.prompt, example.target) for example in seen] == [
+        pair for example in unified() for pair in socratic.views(example.prompt, example.target, role, settings)
+    ]
+    assert {(example.thought, example.split) for example in seen} == {(role, "train")}
+    for problem in {example.problem_id for example in unified()}:
+        indices = [example.index for example in seen if example.problem_id == problem]
+        assert indices == list(range(len(indices)))
+        assert indices

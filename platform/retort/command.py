@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Any
 
-from retort import config, pipeline
+from retort import loading, pipeline, run
 from retort.store import Store, open_store
 
 logger = logging.getLogger(__name__)
@@ -25,12 +25,12 @@ def main(description: str | None, until: pipeline.Stage) -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
-        recipe = config.load(arguments.recipe, arguments.overrides)
+        recipe = loading.load(arguments.recipe, arguments.overrides)
         store = open_store(recipe.store)
         if arguments.dry_run:
             print("\n".join(pipeline.dry_run(recipe, store)))
             return
-        pipeline.prepare(recipe, store)
+        run.prepare(recipe, store)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,18 +1,15 @@
-"""The recipe: one TOML file, dotted overrides, frozen pydantic models; wrong input is refused in one line.
+"""The recipe as typed data: frozen models of its parts, and the checks that its names meet.
 
     [[teacher]]
     id = "tiny"
     num_chains = 8
 
-Elements of lists are named in overrides by id: `teacher.tiny.num_chains=16`.
+`loading` makes one of a TOML file.
 """
 
 import difflib
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
 from pydantic import (
@@ -21,39 +18,29 @@ from pydantic import (
     Field,
     PlainValidator,
     SerializeAsAny,
-    TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
+from retort.asking import Lesson
+from retort.combining import parse
 from retort.engines import ENGINES, models
 from retort.engines.interface import EngineConfig, SamplingDistribution
 from retort.evaluation import EvaluationConfig, num_votes
+from retort.rollouts import Rollout
 from retort.sampling import Model, SamplingConfig
 from retort.selection import SelectionConfig
 from retort.store import open_store
 from retort.tasks import TASKS
 from retort.tasks.config import TaskConfig
 from retort.thoughts import THOUGHTS
+from retort.thoughts.socratic import Role
 from retort.training.config import TrainingConfig
 from retort.verification import VerificationConfig
 
+GOLD_THOUGHTS = {"answer", "cot", "socratic"}
+"""Thoughts that gold annotations can teach."""
 ID = r"^[a-z0-9][a-z0-9_-]*$"
-WANTED = {
-    "bool": "true or false",
-    "dict": "a table",
-    "float": "a number",
-    "int": "an integer",
-    "model": "a table",
-    "string": "a text",
-    "string_pattern_mismatch": "lower-case letters, digits, '-' and '_', of which the first is a letter or a digit",
-    "too_short": "a list of at least {min_length}",
-    "tuple": "a list",
-}
-"""Pydantic's kinds of error, or their first words, as what a recipe should have held."""
 
 
 class RecipeModel(BaseModel):
@@ -71,14 +58,14 @@ class Teacher(SamplingDistribution):
     """Chains of each problem and thought."""
     max_new_tokens: int = Field(ge=1)
     """Token budget of a chain."""
-    chat: bool = False
-    """Ask through the model's chat template."""
+    lesson: Lesson = Lesson()
+    """How it is asked. Its fields stand beside these in the recipe."""
     settings: SerializeAsAny[EngineConfig]
     """The engine's settings."""
 
     @property
     def model(self) -> Model:
-        return Model(self.engine, self.settings.pinned())
+        return Model(self.engine, (self.settings.pinned(),))
 
     @property
     def distribution(self) -> SamplingDistribution:
@@ -94,13 +81,20 @@ class Teacher(SamplingDistribution):
         if not isinstance(name, str) or name not in ENGINES:
             got = repr(name) if "engine" in fields else "is missing"
             raise ValueError(f"engine {got}: {expected(name, ENGINES)}")
-        own_keys = cls.model_fields.keys() - {"settings"}
-        rest = {key: value for key, value in fields.items() if key not in own_keys}
         config: type[EngineConfig] = ENGINES[name].Config
-        for key in rest:
-            if key not in config.model_fields:
-                raise ValueError(f"unknown key {key!r}: {expected(key, [*own_keys, *config.model_fields])}")
-        return {key: fields[key] for key in fields.keys() & own_keys} | {"settings": config.model_validate(rest)}
+        own, lesson, settings = (
+            {key: fields[key] for key in fields.keys() & known}
+            for known in (own_keys(cls), Lesson.model_fields.keys(), config.model_fields.keys())
+        )
+        for key in fields.keys() - own.keys() - lesson.keys() - settings.keys():
+            known = [*own_keys(cls), *Lesson.model_fields, *config.model_fields]
+            raise ValueError(f"unknown key {key!r}: {expected(key, known)}")
+        return own | {"lesson": Lesson.model_validate(lesson), "settings": config.model_validate(settings)}
+
+
+def own_keys(teacher: type[Teacher]) -> set[str]:
+    """Keys of a `[[teacher]]` that are neither its lesson's nor its engine's."""
+    return teacher.model_fields.keys() - {"lesson", "settings"}
 
 
 class Corpus(RecipeModel):
@@ -112,6 +106,11 @@ class Corpus(RecipeModel):
     """Teachers whose chains enter; none for gold labels."""
     thoughts: tuple[str, ...] = Field(min_length=1)
     selection: SelectionConfig = SelectionConfig()
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The thoughts that a student of it learns."""
+        return ("answer",) if self.selection.target == "answer" else self.thoughts
 
     @field_validator("thoughts")
     @classmethod
@@ -132,9 +131,26 @@ class Student(RecipeModel):
     """`shipped:student`, a directory, or a Hugging Face id."""
     revision: str | None = None
     init: Literal["pretrained", "random"] = "pretrained"
-    """`random` takes the architecture and the tokenizer of `base`, and draws the weights from `training.seed`."""
+    """`random` takes the architecture and the tokenizer of `base`, and draws the weights from `training.seeds`."""
     corpus: str
     training: TrainingConfig
+    rollout: Rollout = Rollout()
+    """How it is asked, and as how many: with `iterative` it is trained as a pair, from one corpus."""
+    tasks: tuple[str, ...] = ()
+    """Tasks whose test problems it answers; empty takes `evaluation.tasks`."""
+    engine: Literal["vllm", "hf"] | None = None
+    """What samples it; None takes `hf` for encoder-decoder models, which vLLM does not serve, and `vllm` for others."""
+
+    @property
+    def runs(self) -> dict[str, int]:
+        """Its name and seed, once for each seed."""
+        seeds = self.training.seeds
+        return {self.id if len(seeds) == 1 else f"{self.id}@{seed}": seed for seed in seeds}
+
+    @property
+    def roles(self) -> tuple[Role | None, ...]:
+        """The checkpoints that one run of it takes; None where one does everything."""
+        return self.rollout.iterative.roles if self.rollout.iterative else (None,)
 
     @field_validator("base")
     @classmethod
@@ -171,6 +187,8 @@ class Recipe(RecipeModel):
     sampling: SamplingConfig = SamplingConfig()
     verification: VerificationConfig = VerificationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    assumed: tuple[str, ...] = ()
+    """Dotted names of fields that stand in for what the paper behind the recipe leaves open; the report lists them."""
 
     @field_validator("store")
     @classmethod
@@ -192,15 +210,43 @@ class Recipe(RecipeModel):
         for corpus in self.corpus:
             _refer(f"corpus.{corpus.id}.tasks", corpus.tasks, tasks)
             _refer(f"corpus.{corpus.id}.teachers", corpus.teachers, teachers)
-            if not corpus.teachers and (taught := [thought for thought in corpus.thoughts if thought != "answer"]):
-                raise ValueError(f"corpus.{corpus.id}.teachers is empty: thought {taught[0]!r} needs a teacher")
+            if not corpus.teachers and (lacking := set(corpus.thoughts) - GOLD_THOUGHTS):
+                raise ValueError(f"corpus.{corpus.id}.teachers is empty: thought {min(lacking)!r} needs a teacher")
         for student in self.student:
             _refer(f"student.{student.id}.corpus", [student.corpus], corpora)
+            _refer(f"student.{student.id}.tasks", student.tasks, self.evaluation.tasks)
+            taught = self.find_corpus(student.corpus).taught
+            if student.rollout.iterative and taught != ("socratic",):
+                raise ValueError(
+                    f"student.{student.id}.rollout.iterative: its corpus teaches {', '.join(taught)}; expected socratic"
+                )
+        learned = [set(self.find_corpus(student.corpus).taught) for student in self.student]
+        for combiner in self.evaluation.combine:
+            if not any(thoughts >= set(parse(combiner).thoughts) for thoughts in learned):
+                raise ValueError(f"evaluation.combine: no student learns all thoughts of {combiner!r}")
         _refer("evaluation.tasks", self.evaluation.tasks, tasks)
         for reference, asked in self.evaluation.references.items():
             _refer("evaluation.references", [reference], [*teachers, "base"])
             _refer(f"evaluation.references.{reference}", asked, tasks)
+        for name in self.assumed:
+            self.value(name)
         return self
+
+    def value(self, name: str) -> Any:
+        """The value of a dotted field: `teacher.tiny.num_chains`. Raises ValueError where there is no such field."""
+        place: Any = self.model_dump(mode="json")
+        for part in name.split("."):
+            known: dict[str, Any] = {row["id"]: row for row in place} if isinstance(place, list) else place
+            known = known | known.pop("lesson", {}) | known.pop("settings", {})
+            if part not in known:
+                raise ValueError(f"assumed: no field {name!r}: {expected(part, known)}")
+            place = known[part]
+        return place
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each task."""
+        return {task.id: str(task.model_dump()["kind"]) for task in self.task}
 
     def find_corpus(self, corpus_id: str) -> Corpus:
         return next(corpus for corpus in self.corpus if corpus.id == corpus_id)
@@ -223,127 +269,3 @@ def expected(got: Any, known: Mapping[str, Any] | Sequence[str]) -> str:
     nearest = difflib.get_close_matches(str(got), list(known), n=1)
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
     return f"{suggestion}expected one of {', '.join(sorted(known))}" if known else "there is none"
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file with overrides applied.
-
-    Raises:
-        ValueError: one line that names the key, what it got, and what is allowed.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        near = difflib.get_close_matches(Path(path).name, [file.name for file in Path(path).parent.glob("*.toml")], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "expected a TOML file"
-        raise ValueError(f"recipe {str(path)!r} cannot be read ({type(error).__name__}): {hint}") from error
-    try:
-        fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe {str(path)!r} is not TOML: {error}") from error
-    for override in overrides:
-        _override(fields, override)
-    try:
-        return Recipe.model_validate(fields)
-    except ValidationError as error:
-        line = " ".join(_one_line(error, fields).splitlines())  # TOML keys may hold line ends
-        raise ValueError(f"recipe {str(path)!r}: {line}") from error
-
-
-def _override(fields: dict[str, Any], override: str) -> None:
-    """Set one dotted key, in place: `teacher.tiny.num_chains=16`, `evaluation.decodes=["greedy"]`, `store=/data`."""
-    dotted, separator, text = override.partition("=")
-    if not separator or not all(dotted.split(".")):
-        raise ValueError(f"override {override!r}: expected KEY=VALUE, as in teacher.tiny.num_chains=16")
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        parsed = {}
-    value = parsed["value"] if parsed.keys() == {"value"} else text  # a bare word is a string
-    place: Any = fields
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        if isinstance(place, list):
-            elements = {
-                str(element["id"]): element for element in place if isinstance(element, dict) and "id" in element
-            }
-            if parent not in elements:
-                raise ValueError(f"override {override!r}: no element {parent!r}: {expected(parent, elements)}")
-            place = elements[parent]
-        else:
-            place = place.setdefault(parent, {})
-        if not isinstance(place, dict | list):
-            raise ValueError(f"override {override!r}: {parent!r} is a value; expected a table or a list of tables")
-    if isinstance(place, list):
-        raise ValueError(f"override {override!r}: expected an element's id and key, as in teacher.tiny.num_chains=16")
-    place[last] = value
-
-
-def _one_line(error: ValidationError, fields: dict[str, Any]) -> str:
-    """The most telling of pydantic's findings as: key, what it got, what is allowed, the nearest name."""
-    findings = error.errors(include_url=False)
-    # Where a name is misspelt another one is missing: the first says more.
-    finding = next((finding for finding in findings if finding["type"] == "extra_forbidden"), findings[0])
-    *parents, name = finding["loc"] or ("",)
-    key = _dotted(finding["loc"], fields)
-    match finding["type"]:
-        case "extra_forbidden":
-            return f"{key}: unknown key; {expected(name, _fields_at(parents, fields))}"
-        case "missing":
-            return f"{key}: missing; expected {_description(_fields_at(parents, fields)[str(name)])}"
-        case "value_error":
-            return ": ".join(filter(None, [key, finding["msg"].removeprefix("Value error, ")]))
-        case _:
-            got = repr(finding["input"])
-            return f"{key} = {got if len(got) < 80 else got[:77] + '…'}: {_wanted(finding)}"
-
-
-def _wanted(finding: ErrorDetails) -> str:
-    """What would have been right, in the words of a recipe."""
-    if finding["type"] == "literal_error":
-        return expected(finding["input"], re.findall(r"'([^']*)'", finding["ctx"]["expected"]))  # type: ignore[typeddict-item]
-    kind = finding["type"]
-    wanted = WANTED.get(kind) or WANTED.get(kind.split("_")[0]) or finding["msg"].removeprefix("Input should be ")
-    return f"expected {wanted.format(**finding.get('ctx', {}))}"
-
-
-def _description(field: FieldInfo) -> str:
-    """What a field takes, found out by giving it something that no field takes."""
-    try:
-        TypeAdapter[Any](field.annotation).validate_python(object())  # type: ignore[arg-type]
-    except ValidationError as error:
-        return _wanted(error.errors()[0]).removeprefix("expected ")
-    return "a value"
-
-
-def _dotted(location: tuple[int | str, ...], fields: Any) -> str:
-    """A location with list positions replaced by ids."""
-    parts: list[str] = []
-    for part in location:
-        if isinstance(part, int):
-            element = fields[part] if isinstance(fields, list) and part < len(fields) else None
-            parts.append(str(element.get("id", part)) if isinstance(element, dict) else str(part))
-            fields = element
-        elif part not in ("settings", "[key]"):
-            parts.append(part)
-            fields = fields.get(part) if isinstance(fields, dict) else None
-    return ".".join(parts)
-
-
-def _fields_at(location: Sequence[int | str], fields: dict[str, Any]) -> dict[str, FieldInfo]:
-    """The keys that are allowed at a location."""
-    known: dict[str, FieldInfo] = Recipe.model_fields
-    match location:
-        case ["task", int(number), *location]:
-            row = fields["task"][number]
-            known = TASKS[row.get("kind", row["id"])].Config.model_fields
-        case ["teacher", int(number), *location]:
-            known = Teacher.model_fields | ENGINES[fields["teacher"][number]["engine"]].Config.model_fields
-        case _:
-            pass
-    for part in location:
-        if isinstance(part, str):
-            annotation = known[part].annotation
-            kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-            known = next(kind.model_fields for kind in kinds if issubclass(kind, BaseModel))
-    return known

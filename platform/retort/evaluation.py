@@ -7,30 +7,42 @@ Rows in: `Verdict`. Rows out: `Prediction`, one a problem and decode, and `Score
 """
 
 import logging
-import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from retort.engines import vllm
+from retort import questions
+from retort.asking import Asked
+from retort.combining import Tolerance, combine_all, parse, vote
+from retort.engines import hf, vllm
 from retort.engines.interface import SamplingDistribution
+from retort.intervals import pass_at_k, wilson
+from retort.questions import QuestionScore
 from retort.records import Prediction, Problem, Verdict
 from retort.sampling import Model, plan
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
+from retort.store.hashing import digest
 from retort.store.plan import Plan
+from retort.thoughts import THOUGHTS, socratic
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 DECODE = re.compile(r"greedy|maj@([1-9][0-9]*)")
 
 
 class EngineSettings(vllm.Config):
     """Settings of the engine that samples students; the model is the student's checkpoint, whatever stands here."""
+
+    model: str = "shipped:student"
+
+
+class HfSettings(hf.Config):
+    """The same for the engine `hf`."""
 
     model: str = "shipped:student"
 
@@ -47,12 +59,17 @@ class EvaluationConfig(BaseModel):
     teacher's id, or `base` for the students before training."""
     decodes: tuple[str, ...] = Field(default=("greedy",), min_length=1)
     """`greedy`, or `maj@k` for a majority vote over k samples."""
+    combine: tuple[str, ...] = ()
+    """Combiners over the thoughts of one student, from the same chains: `fallback:pot,eot,cot` (ETD's order),
+    `majority:cot,pot,eot`, `weighted:…` (by accuracy on dev problems), `oracle:…` (an upper bound)."""
     temperature: float = Field(default=0.7, gt=0, le=10)
     """Temperature of the samples that vote (0.7 in SCoTD)."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Token budget of a student's chain."""
     engine: EngineSettings = EngineSettings()
-    """How students are served."""
+    """How students are served by vLLM."""
+    hf: HfSettings = HfSettings()
+    """How students are served by transformers: encoder-decoder ones, and those with `engine = "hf"`."""
 
     @field_validator("decodes")
     @classmethod
@@ -64,10 +81,28 @@ class EvaluationConfig(BaseModel):
                 raise ValueError(f"unknown decode {decode!r}; expected 'greedy' or 'maj@k' with k ≥ 1")
         return decodes
 
+    @field_validator("combine")
+    @classmethod
+    def _readable(cls, combiners: tuple[str, ...]) -> tuple[str, ...]:
+        written = tuple(parse(combiner).text for combiner in combiners)
+        if len(set(written)) < len(written):
+            raise ValueError(f"{list(combiners)!r} names one twice; expected each once")
+        return written
+
+    @property
+    def needs_dev(self) -> bool:
+        """Whether students are also asked dev problems, for the weights of a combiner."""
+        return any(parse(combiner).rule == "weighted" for combiner in self.combine)
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy of one model on one task under one thought and decode, with Wilson's 95% interval."""
+    """Accuracy of one model on one task under one thought (or combiner) and decode, with Wilson's 95% interval.
+
+    `pass_at_k` is None for a combiner, whose chains are of several kinds. `no_answer` is the share of problems without
+    any answer (a program that fails, a system that is not solved); `right_steps` of `steps` calculator annotations were
+    right.
+    """
 
     task: str
     thought: str
@@ -77,11 +112,13 @@ class Score:
     accuracy: float
     low: float
     high: float
-    pass_at_k: float
+    pass_at_k: float | None
     no_answer: float
     truncated: float
     mean_tokens: float
     chains: int
+    steps: int
+    right_steps: int
 
 
 def num_votes(decode: str) -> int:
@@ -91,35 +128,7 @@ def num_votes(decode: str) -> int:
     return int(match[1]) if match[1] else 1
 
 
-def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927), 95% by default.
-
-    >>> [round(bound, 4) for bound in wilson(8, 10)]
-    [0.4902, 0.9433]
-    """
-    if total == 0:
-        return 0.0, 1.0
-    share = correct / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Chance that at least one of k chains is correct, unbiased, from n ≥ k samples (Chen et al. 2021)."""
-    if samples - correct < k:
-        return 1.0
-    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
-
-
-def vote(answers: Sequence[str | None]) -> str | None:
-    """The most frequent answer; of equally frequent ones the first seen (SCoTD's rule). None where no chain answers."""
-    counts = Counter(answer for answer in answers if answer is not None)
-    return counts.most_common(1)[0][0] if counts else None
-
-
-def predict(verdicts: Iterable[Verdict], decode: str) -> list[Prediction]:
+def predict(verdicts: Iterable[Verdict], decode: str, tolerance: Tolerance) -> list[Prediction]:
     """One prediction a problem and thought, from its first chains by index."""
     groups: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
@@ -127,8 +136,8 @@ def predict(verdicts: Iterable[Verdict], decode: str) -> list[Prediction]:
     predictions: list[Prediction] = []
     for key in sorted(groups):
         chains = sorted(groups[key], key=lambda verdict: verdict.index)[: num_votes(decode)]
-        answer = vote([chain.answer for chain in chains])
-        # Equal answers have one canonical form, so any chain with the winning answer carries its verdict.
+        answer = vote([chain.answer for chain in chains], tolerance)
+        # Equal texts have equal verdicts: any chain with the winning answer carries its own.
         winner = next((chain for chain in chains if chain.answer == answer), chains[0])
         predictions.append(
             Prediction(
@@ -158,6 +167,7 @@ def score(predictions: Sequence[Prediction], verdicts: Sequence[Verdict]) -> Sco
     low, high = wilson(correct, len(labelled))
     chains = max(1, len(verdicts))
     votes = num_votes(predictions[0].decode)
+    chances = [pass_at_k(p.num_chains, p.num_correct, min(votes, p.num_chains)) for p in labelled]
     return Score(
         task=predictions[0].task,
         thought=predictions[0].thought,
@@ -167,61 +177,131 @@ def score(predictions: Sequence[Prediction], verdicts: Sequence[Verdict]) -> Sco
         accuracy=correct / max(1, len(labelled)),
         low=low,
         high=high,
-        pass_at_k=sum(pass_at_k(p.num_chains, p.num_correct, min(votes, p.num_chains)) for p in labelled)
-        / max(1, len(labelled)),
+        pass_at_k=sum(chances) / max(1, len(chances)) if predictions[0].thought in THOUGHTS else None,
         no_answer=sum(prediction.answer is None for prediction in predictions) / len(predictions),
         truncated=sum(verdict.reason == "truncated" for verdict in verdicts) / chains,
         mean_tokens=sum(verdict.num_tokens for verdict in verdicts) / chains,
         chains=len(verdicts),
+        steps=sum(verdict.num_steps for verdict in verdicts),
+        right_steps=sum(verdict.num_right_steps for verdict in verdicts),
     )
+
+
+def decide(
+    verdicts: Sequence[Verdict],
+    decode: str,
+    combiners: Sequence[str],
+    weights: Mapping[str, float],
+    tolerance: Tolerance,
+) -> tuple[list[Prediction], list[Score]]:
+    """Predictions of one decode, of each thought and of each combiner whose thoughts were asked, and their scores."""
+    made = predict(verdicts, decode, tolerance)
+    thoughts = {verdict.thought for verdict in verdicts}
+    parts = {thought: {thought} for thought in thoughts}
+    for text in combiners:
+        combiner = parse(text)
+        # Teachers and bases are asked no dev problems, and so have no weights.
+        is_weighed = combiner.rule != "weighted" or weights.keys() >= set(combiner.thoughts)
+        if thoughts >= set(combiner.thoughts) and is_weighed:
+            parts[text] = set(combiner.thoughts)
+            made += combine_all(combiner, [p for p in made if p.thought in combiner.thoughts], weights, tolerance)
+    scores: list[Score] = []
+    for task, thought in sorted({(prediction.task, prediction.thought) for prediction in made}):
+        chosen = [p for p in made if (p.task, p.thought) == (task, thought)]
+        chains = [v for v in verdicts if v.task == task and v.thought in parts[thought] and v.index < num_votes(decode)]
+        scores.append(score(chosen, chains))
+    return made, scores
 
 
 def plans(
     model: Model,
     store: Store,
     problems: Sequence[Problem],
+    dev_problems: Sequence[Problem],
     thoughts: Sequence[str],
     decodes: Sequence[str],
     distribution: SamplingDistribution,
     max_new_tokens: int,
-    chat: bool = False,
+    asked: Asked,
 ) -> dict[str, tuple[Plan, SamplingDistribution]]:
-    """What must be sampled: one greedy chain, and as many samples as the largest vote needs; by `greedy` and `maj`."""
-    found: dict[str, tuple[Plan, SamplingDistribution]] = {}
+    """What must be sampled: one greedy chain (`greedy`; `dev` on dev problems), and as many samples as the largest vote
+    needs (`maj`)."""
     greedy = distribution.model_copy(update={"temperature": 0.0})
     most = max((num_votes(decode) for decode in decodes if decode != "greedy"), default=0)
-    for name, drawn, chains in (("greedy", greedy, int("greedy" in decodes)), ("maj", distribution, most)):
-        if chains:
-            asked = [
-                plan(problems, thought, model.pool(store, drawn), chains, max_new_tokens, chat) for thought in thoughts
-            ]
-            prompts = tuple(prompt for one in asked for prompt in one.prompts)
-            found[name] = Plan(asked[0].pool, prompts, max_new_tokens), drawn
+    wanted = (
+        ("greedy", problems, greedy, int("greedy" in decodes)),
+        ("maj", problems, distribution, most),
+        ("dev", dev_problems, greedy, 1),
+    )
+    found: dict[str, tuple[Plan, SamplingDistribution]] = {}
+    for name, chosen, drawn, chains in wanted:
+        if chosen and chains:
+            pool = model.pool(store, drawn)
+            made = [plan(chosen, thought, pool, chains, max_new_tokens, asked) for thought in thoughts]
+            found[name] = Plan(pool, tuple(prompt for one in made for prompt in one.prompts), max_new_tokens), drawn
     return found
 
 
-def evaluate(store: Store, verdicts: dict[str, Artifact], decodes: Sequence[str], label: str) -> Artifact:
-    """Predictions and scores from the verdicts of `plans`; found, if they were made before."""
+def evaluate(
+    store: Store,
+    verdicts: dict[str, Artifact],
+    decodes: Sequence[str],
+    combiners: Sequence[str],
+    references: Mapping[str, Sequence[str]],
+    tolerance: Tolerance,
+    label: str,
+) -> Artifact:
+    """Predictions and scores from the verdicts of `plans`; found, if they were made before.
+
+    `references` holds the gold sub-questions of problems; where a Socratic student was asked some of these, the
+    artifact also says how its own questions compare (`questions.jsonl`).
+    """
     inputs: dict[str, Any] = {name: artifact.id for name, artifact in verdicts.items()}
-    where = Address("evaluation", VERSION, {"decodes": list(decodes)}, inputs)
+    config = {
+        "decodes": list(decodes),
+        "combine": list(combiners),
+        "references": digest(dict(references)),
+        "tolerance": asdict(tolerance),
+    }
+    where = Address("evaluation", VERSION, config, inputs)
     found = find(store, where)
     if found is not None:
         return found
-    writer = Writer(store, where)
+    rows = {name: list(artifact.records(Verdict)) for name, artifact in verdicts.items()}
+    weights = _accuracy_by_thought(rows.get("dev", []))
     predictions: list[Prediction] = []
     scores: list[Score] = []
-    rows = {name: list(artifact.records(Verdict)) for name, artifact in verdicts.items()}
     for decode in decodes:
-        sampled = rows["greedy" if decode == "greedy" else "maj"]
-        made = predict(sampled, decode)
+        made, counted = decide(rows["greedy" if decode == "greedy" else "maj"], decode, combiners, weights, tolerance)
         predictions += made
-        for task, thought in sorted({(prediction.task, prediction.thought) for prediction in made}):
-            chosen = [p for p in made if (p.task, p.thought) == (task, thought)]
-            chains = [v for v in sampled if (v.task, v.thought) == (task, thought) and v.index < num_votes(decode)]
-            scores.append(score(chosen, chains))
-            logger.info("evaluation %s: %s %s %s %.1f%%", label, task, thought, decode, 100 * scores[-1].accuracy)
+        scores += counted
+    for made in scores:
+        logger.info("evaluation %s: %s %s %s %.1f%%", label, made.task, made.thought, made.decode, 100 * made.accuracy)
+    asked = [{"task": task, **asdict(made)} for task, made in _question_scores(rows.get("greedy", []), references)]
+    writer = Writer(store, where)
     files = [
         writer.put_records("predictions.parquet", Prediction, predictions),
         writer.put_lines("scores.jsonl", [asdict(score) for score in scores]),
+        *([writer.put_lines("questions.jsonl", asked)] if asked else []),
     ]
-    return writer.commit(files, {"scores": len(scores), "predictions": len(predictions)})
+    return writer.commit(files, {"scores": len(scores), "predictions": len(predictions), "weights": weights})
+
+
+def _accuracy_by_thought(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Share of right chains by thought, over the problems with a gold answer."""
+    judged: dict[str, list[bool]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.is_correct is not None:
+            judged[verdict.thought].append(verdict.is_correct)
+    return {thought: sum(rights) / len(rights) for thought, rights in sorted(judged.items())}
+
+
+def _question_scores(
+    verdicts: Sequence[Verdict], references: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, QuestionScore]]:
+    """How the sub-questions of Socratic chains compare to gold ones, a task at a time."""
+    known = [v for v in verdicts if v.thought == "socratic" and references.get(v.problem_id)]
+    for task in sorted({verdict.task for verdict in known}):
+        chosen = [verdict for verdict in known if verdict.task == task]
+        asked = [[step.question for step in socratic.steps_of(verdict.text)] for verdict in chosen]
+        yield task, questions.score(asked, [references[verdict.problem_id] for verdict in chosen])

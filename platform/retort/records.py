@@ -9,6 +9,7 @@ rule for them, and no row on disk has any.
 
 import dataclasses
 import functools
+import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 AnswerKind = Literal["number", "choice", "yes_no", "text"]
 Split = Literal["train", "dev", "test"]
@@ -26,7 +27,11 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One row of a task. `id` is `task/split/number`; `answer` is None where no gold answer is known."""
+    """One row of a task. `id` is `task/split/number`; `answer` is None where no gold answer is known.
+
+    `steps` are a human's worked solution, `facts` what it rests on, `sub_questions` its decomposition: empty where the
+    data set has none. Teachers may be shown them; students never are.
+    """
 
     id: str
     task: str
@@ -37,6 +42,8 @@ class Problem:
     choices: tuple[str, ...] = ()
     context: str | None = None
     steps: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    sub_questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,9 @@ class Request:
 class Chain:
     """One sampled completion of one prompt: the unit that is paid for. Key: (prompt_hash, index).
 
-    Token counts include the end token; they are 0 where the engine cannot tell (a recording without them).
+    Token counts include the end token; they are 0 where the engine cannot tell (a recording without them). A rollout
+    of several turns is one chain: `prompt` is its first prompt, `turns` holds each turn as JSON (`rollouts.Turn`),
+    `max_new_tokens` is each turn's budget, and the counts are sums. `turns` is empty where there was but one.
     """
 
     prompt_hash: str
@@ -75,6 +84,12 @@ class Chain:
     problem_id: str
     thought: str
     finished_at_s: float
+    turns: tuple[str, ...] = ()
+
+    @property
+    def longest_turn(self) -> int:
+        """Tokens of the longest turn, which is what `max_new_tokens` bounds."""
+        return max((json.loads(turn)["num_tokens"] for turn in self.turns), default=self.num_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +98,8 @@ class Verdict:
 
     `prompt` is what a student is asked on this problem under this thought, whatever the teacher was asked.
     `answer` is canonical (`answers.canonical`); `is_correct` is None where the problem has no gold answer.
-    `reason` is `correct` or why not: `wrong`, `no_answer`, `truncated`, `undecided`, `unlabelled`.
+    `reason` is `correct` or why not (`verification.REASONS`, and those of solvers). Of the calculator annotations
+    `<<12+5=17>>` in the text, `num_steps` could be recomputed and `num_right_steps` were right.
     """
 
     problem_id: str
@@ -101,6 +117,8 @@ class Verdict:
     num_prompt_tokens: int
     num_tokens: int
     model_id: str
+    num_steps: int = 0
+    num_right_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,15 +19,14 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from retort import prompts
+from retort import prompts, rollouts
 from retort.engines import ENGINES
 from retort.engines.interface import Engine, EngineConfig, SamplingDistribution
 from retort.records import Chain, Problem, Request, from_rows, to_table
-from retort.rollouts import single_turn
+from retort.rollouts import Rollout, roll_out
 from retort.store import Store
 from retort.store.plan import Plan, PlannedPrompt
 from retort.store.pool import Pool, batch_name, partition_of
-from retort.thoughts import THOUGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +48,23 @@ class SamplingConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A model that can be sampled: an engine's name and its settings."""
+    """What can be sampled: an engine's name, its settings for each role, and how the roles roll out a chain."""
 
     engine: str
-    config: EngineConfig
+    configs: tuple[EngineConfig, ...]
+    rollout: Rollout = field(default_factory=Rollout)
+
+    def identity(self) -> dict[str, Any]:
+        """What distinguishes it from any other, by content."""
+        parts = [config.identity() for config in self.configs]
+        if self.rollout.is_plain:
+            return parts[0]
+        rollout = {"version": rollouts.VERSION, **self.rollout.model_dump(mode="json")}
+        return {"parts": parts, "rollout": rollout}
 
     def pool(self, store: Store, distribution: SamplingDistribution) -> Pool:
         """The pool of this model under a distribution."""
-        return Pool(store, {"model": self.config.identity(), "distribution": distribution.model_dump(mode="json")})
+        return Pool(store, {"model": self.identity(), "distribution": distribution.model_dump(mode="json")})
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,17 @@ class Sampled:
 
 
 def plan(
-    problems: Iterable[Problem], thought: str, pool: Pool, num_chains: int, max_new_tokens: int, chat: bool = False
+    problems: Iterable[Problem],
+    thought: str,
+    pool: Pool,
+    num_chains: int,
+    max_new_tokens: int,
+    asked: Callable[[Problem, str], str | prompts.Messages],
 ) -> Plan:
-    """The chains wanted of each problem under one thought."""
+    """The chains wanted of each problem under one thought; `asked` makes its prompt."""
     planned: list[PlannedPrompt] = []
     for problem in problems:
-        text = prompts.render(problem, THOUGHTS[thought].CUE)
-        prompt = prompts.canonical(prompts.as_chat(text) if chat else text)
+        prompt = prompts.canonical(asked(problem, thought))
         planned.append(PlannedPrompt(problem, thought, prompt, prompts.prompt_hash(prompt), num_chains))
     return Plan(pool, tuple(planned), max_new_tokens)
 
@@ -93,12 +105,13 @@ def batches(requests: Iterable[Request]) -> Iterator[list[Request]]:
 
 
 class SampleBatches:
-    """The actor: one engine, many batches at a time."""
+    """The actor: the engines of one model, many batches at a time."""
 
     def __init__(
         self,
         engine_class: type[Engine],
-        engine_config: EngineConfig,
+        configs: Sequence[EngineConfig],
+        rollout: Rollout,
         plans: Sequence[tuple[Pool, SamplingDistribution]],
         flush_s: float,
     ) -> None:
@@ -107,7 +120,8 @@ class SampleBatches:
         with self._log.open("ab") as file:
             for descriptor in (1, 2):
                 os.dup2(file.fileno(), descriptor)
-        self._engine: Engine = engine_class(engine_config)  # type: ignore[call-arg]
+        self._engines: list[Engine] = [engine_class(config) for config in configs]  # type: ignore[call-arg]
+        self._rollout = rollout
         self._plans = plans
         self._flush_s = flush_s
 
@@ -120,7 +134,7 @@ class SampleBatches:
         # Asked of the pool once more: this may be a second try, or an actor of a killed driver may have flushed since.
         missing = list(pool.missing(requests))
         try:
-            chains = await sample_batch(self._engine, pool, distribution, name, missing, self._flush_s)
+            chains = await sample_batch(self._engines, self._rollout, pool, distribution, name, missing, self._flush_s)
         except Exception as error:
             error.add_note(f"what the engine said is in {self._log} on its machine")
             raise
@@ -134,12 +148,13 @@ class SampleBatches:
         yield pa.Table.from_pylist([counts])
 
     def __del__(self) -> None:
-        if hasattr(self, "_engine"):
-            self._engine.close()
+        for engine in getattr(self, "_engines", []):
+            engine.close()
 
 
 async def sample_batch(
-    engine: Engine,
+    engines: Sequence[Engine],
+    rollout: Rollout,
     pool: Pool,
     distribution: SamplingDistribution,
     name: str,
@@ -147,7 +162,7 @@ async def sample_batch(
     flush_s: float,
 ) -> list[Chain]:
     """Answer requests of one batch; each chain is durable within `flush_s` of finishing, and all are at the end."""
-    open_tasks = {asyncio.create_task(single_turn(engine, request, distribution)) for request in requests}
+    open_tasks = {asyncio.create_task(roll_out(engines, request, distribution, rollout)) for request in requests}
     finished: list[Chain] = []
     waiting: list[Chain] = []
     oldest = 0.0
@@ -219,33 +234,40 @@ def _run(
     config: SamplingConfig,
     label: str,
 ) -> Iterator[dict[str, Any]]:
-    """Counts of every batch, as batches end, with a line of progress now and then."""
+    """Counts of every batch, as batches end."""
     import ray
     from ray.data import ActorPoolStrategy
 
-    logger.info("sampling %s: starting %d engine(s) %s", label, model.config.num_actors, model.engine)
+    actors = model.configs[0].num_actors
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    logger.info("sampling %s: starting %d x %d engine(s) %s", label, actors, len(model.configs), model.engine)
     rows = ray.data.from_arrow(tables).map_batches(
         SampleBatches,
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
-            size=model.config.num_actors,
+            size=actors,
             max_tasks_in_flight_per_actor=BATCHES_IN_FLIGHT,
             max_concurrent_calls_per_actor=BATCHES_IN_FLIGHT,
         ),
         fn_constructor_kwargs={
             "engine_class": ENGINES[model.engine].Engine,
-            "engine_config": model.config,
+            "configs": [config.sharing(len(model.configs)) for config in model.configs],
+            "rollout": model.rollout,
             "plans": [(plan.pool, distribution) for plan, distribution in plans],
             "flush_s": config.flush_s,
         },
         num_cpus=1,
-        num_gpus=model.config.num_gpus(has_gpus=ray.cluster_resources().get("GPU", 0) > 0),
+        num_gpus=max(config.num_gpus(has_gpus) for config in model.configs),
     )
-    total = sum(table.num_rows for table in tables)
+    yield from _told(rows.iter_rows(), sum(table.num_rows for table in tables), label)
+
+
+def _told(rows: Iterable[dict[str, Any]], total: int, label: str) -> Iterator[dict[str, Any]]:
+    """The same rows, with a line of progress now and then."""
     done = tokens = first_done = 0
     first_at = reported_at = 0.0
-    for row in rows.iter_rows():
+    for row in rows:
         now = time.monotonic()
         done += row["sampled"] + row["lacking"]
         tokens += row["output_tokens"]

@@ -8,7 +8,7 @@ Rows in: `Verdict` (or `Problem`, where gold labels are learned). Rows out: `Exa
 
 import io
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -19,14 +19,16 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from retort import prompts
+from retort.combining import same, vote
 from retort.records import Example, Problem, Verdict, as_row, from_rows, from_table, to_table
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
-from retort.thoughts import THOUGHTS
+from retort.thoughts import THOUGHTS, cues
+from retort.thoughts.socratic import concludes, is_in_layout
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 FILES = 8
 """Files of a corpus; a problem's chains meet in one of them."""
 
@@ -36,29 +38,64 @@ class SelectionConfig(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["correct", "all"] = "correct"
-    """`correct`: chains whose answer equals the gold one. `all`: no filter (label-free), but for chains cut off."""
+    rule: Literal["correct", "all", "majority"] = "correct"
+    """`correct`: chains whose answer equals the gold one. Label-free: `all`, no filter but for chains cut off;
+    `majority`, chains whose answer is the teacher's most frequent one on that problem and thought."""
+    target: Literal["chain", "answer"] = "chain"
+    """What is learned of a selected chain: all of it, or its answer alone (a teacher's label), as `answer`."""
     chains_per_problem: int | None = Field(default=None, ge=1)
     """At most so many a problem and thought, the first by index; None keeps all."""
 
 
 def select(verdicts: Iterable[Verdict], config: SelectionConfig) -> list[tuple[Verdict, str]]:
-    """The verdicts of one problem, each with what became of it: `selected`, `over_budget`, or the reason against it."""
-    fates: list[tuple[Verdict, str]] = []
-    taken: Counter[tuple[str, str]] = Counter()
+    """The verdicts of one problem, each with what became of it: `selected`, `over_budget`, or the reason against it.
+
+    Under `majority` the reason against a chain that was outvoted is `minority`. A Socratic chain that cannot be taken
+    apart is `not_in_layout`, one whose last solution says another answer than the chain `not_concluded`.
+    """
+    by_source: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in sorted(verdicts, key=lambda verdict: (verdict.model_id, verdict.thought, verdict.index)):
-        is_wanted = verdict.reason == "correct" if config.rule == "correct" else verdict.reason != "truncated"
-        if not is_wanted:
-            fates.append((verdict, verdict.reason))
-        elif (
-            config.chains_per_problem is not None
-            and taken[verdict.model_id, verdict.thought] >= config.chains_per_problem
-        ):
-            fates.append((verdict, "over_budget"))
-        else:
-            taken[verdict.model_id, verdict.thought] += 1
-            fates.append((verdict, "selected"))
+        by_source[verdict.model_id, verdict.thought].append(verdict)
+    fates: list[tuple[Verdict, str]] = []
+    for chains in by_source.values():
+        elected = vote([chain.answer for chain in chains])
+        taken = 0
+        for chain in chains:
+            fate = _fate(chain, config, elected)
+            if fate == "selected" and config.chains_per_problem is not None and taken >= config.chains_per_problem:
+                fate = "over_budget"
+            taken += fate == "selected"
+            fates.append((chain, fate))
     return fates
+
+
+def _fate(chain: Verdict, config: SelectionConfig, elected: str | None) -> str:
+    """What the rule says of a chain, without its budget."""
+    match config.rule:
+        case "correct":
+            is_wanted, against = chain.reason == "correct", chain.reason
+        case "all":
+            is_wanted, against = chain.reason != "truncated", chain.reason
+        case "majority":
+            is_wanted = chain.answer is not None and same(chain.answer, elected)
+            against = chain.reason if chain.answer is None else "minority"
+    if is_wanted and config.target == "answer" and chain.answer is None:
+        return chain.reason
+    if is_wanted and chain.thought == "socratic" and config.target == "chain" and not is_in_layout(chain.text):
+        return "not_in_layout"
+    if is_wanted and chain.thought == "socratic" and config.target == "chain" and not concludes(chain.text):
+        return "not_concluded"
+    return "selected" if is_wanted else against
+
+
+def example(verdict: Verdict, target: Literal["chain", "answer"]) -> Example:
+    """What is learned of a chain."""
+    if target == "chain":
+        prompt, thought, text = verdict.prompt, verdict.thought, verdict.text.strip()
+    else:
+        body = prompts.asked_in(verdict.prompt, THOUGHTS[verdict.thought].CUE)
+        prompt, thought, text = prompts.ask(body, cues.ANSWER), "answer", verdict.answer or ""
+    return Example(verdict.problem_id, verdict.split, thought, verdict.index, prompt, text)
 
 
 def label(problem: Problem, thought: str) -> Example | None:
@@ -78,7 +115,7 @@ def read_verdicts(row: dict[str, Any], store: Store, tasks: tuple[str, ...]) -> 
 def select_group(group: pa.Table, config: SelectionConfig) -> pa.Table:
     """`select` on one problem's verdicts: its examples, and a column `fate` with what became of every chain."""
     fates = select(from_rows(Verdict, group.to_pylist()), config)
-    examples = [Example(v.problem_id, v.split, v.thought, v.index, v.prompt, v.text.strip()) for v, _ in fates]
+    examples = [example(verdict, config.target) for verdict, _ in fates]
     return to_table(Example, examples).append_column("fate", pa.array([fate for _, fate in fates]))
 
 
@@ -123,9 +160,7 @@ def curate(
         raise ValueError("no chain to select from: the teachers gave none; does the recording hold these questions?")
     writer = Writer(store, where)
     files = [writer.put_records("labels.parquet", Example, labels)] if labels else []
-    fates: Counter[str] = Counter(
-        {f"{split}/selected": n for split, n in Counter(made.split for made in labels).items()}
-    )
+    fates = Counter(f"{made.split}/selected" for made in labels)
     taught = len({made.problem_id for made in labels})
     for part in _select(store, verdicts, tasks, config, writer) if verdicts else []:
         files.append(File(part["name"], part["key"], part["size"]))

@@ -7,16 +7,19 @@ Rows in: the chains of one plan, read from the pool partition by partition. Rows
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from retort import answers, prompts
 from retort.records import Chain, Problem, Verdict
+from retort.solvers import calculator
+from retort.solvers.zygote import Limits, Sandbox
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
@@ -25,9 +28,16 @@ from retort.store.pool import Pool, rows_digest
 from retort.thoughts import THOUGHTS
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
+LIBRARIES = ("sympy", "math-verify", "numpy")
+"""What computes within the sandbox, beside Python itself."""
+REPORT_EVERY_S = 5.0
 
-Reason = Literal["correct", "wrong", "no_answer", "truncated", "undecided", "unlabelled"]
+REASONS = ("correct", "wrong", "no_answer", "truncated", "undecided", "unlabelled", "wrong_step")
+"""Why a verdict is what it is. `correct`, or `wrong`: another answer than the gold one; `no_answer`; `truncated`: cut
+off; `undecided`: an answer that cannot be compared; `unlabelled`: there is no gold answer; `wrong_step`: the answer is
+right, but a calculator annotation is not (where steps are checked); or what a program or a system of equations came to
+(`solvers.zygote.RUN_REASONS`, `solvers.equations.REASONS`)."""
 
 
 class VerificationConfig(BaseModel):
@@ -38,37 +48,67 @@ class VerificationConfig(BaseModel):
     last_number: bool = False
     """Take the last number of a text that marks no answer. Off: it also accepts what only ends in the right number."""
     relative_tolerance: float = Field(default=1e-6, ge=0, lt=1)
-    """Numbers closer than this, relative to the gold answer, are equal."""
+    """Numbers closer than this, relative to the larger one, are equal."""
+    absolute_tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """Numbers closer than this are equal too; 1e-3 is the rule of the equation-of-thought papers."""
+    check_steps: bool = False
+    """Do not learn from a right answer with a wrong annotation, `<<12+5=18>>`: its reason is `wrong_step`. It
+    stays a right answer, so that no accuracy depends on it."""
+    sandbox: Limits = Limits()
+    """Bounds of every program and every nonlinear system."""
 
 
 def judge(
-    problem: Problem, thought: str, chain: Chain, max_new_tokens: int, config: VerificationConfig
-) -> tuple[Reason, str | None]:
+    problem: Problem, thought: str, chain: Chain, max_new_tokens: int, config: VerificationConfig, sandbox: Sandbox
+) -> tuple[str, str | None]:
     """The reason and the canonical answer of a chain.
 
-    A chain that was cut off, or that is longer than the plan's budget, is `truncated` and has no answer, even if it
-    happens to hold one: within the budget the model had not ended.
+    A chain that was cut off, or of which a turn is longer than the plan's budget, is `truncated` and has no answer,
+    even if it happens to hold one: within the budget the model had not ended.
     """
-    if chain.finish_reason == "length" or chain.num_tokens > max_new_tokens:
+    if chain.finish_reason == "length" or chain.longest_turn > max_new_tokens:
         return "truncated", None
     kind, choices = problem.answer_kind, problem.choices
-    written = THOUGHTS[thought].answer_in(chain.text, problem, config.last_number)
-    if written is None:
-        return "no_answer", None
-    answer = answers.canonical(kind, written, choices=choices)
-    if answer is None:
-        return "undecided", None
+    read = THOUGHTS[thought].read(chain.text, problem, config.last_number, sandbox)
+    if read.value is None:
+        assert read.reason is not None
+        return read.reason, None
+    answer = answers.canonical(kind, read.value, choices=choices)
     if problem.answer is None:
-        return "unlabelled", answer
-    equal = answers.compare(kind, answer, problem.answer, relative_tolerance=config.relative_tolerance, choices=choices)
-    return ("undecided" if equal is None else "correct" if equal else "wrong"), answer
+        return ("undecided" if answer is None else "unlabelled"), answer
+    equal = answers.compare(
+        kind,
+        read.value,
+        problem.answer,
+        relative_tolerance=config.relative_tolerance,
+        absolute_tolerance=config.absolute_tolerance,
+        choices=choices,
+    )
+    if equal is None and kind == "number":
+        equal = sandbox.same(read.value, problem.answer)
+        if equal is False and answers.canonical(kind, problem.answer) is None:
+            equal = None  # a gold answer that is no number says nothing of the chain
+        # Votes compare canonical answers: the gold one stands for what computer algebra says is equal to it.
+        answer = problem.answer if equal else None if equal is None else answers.canonical("text", read.value)
+    if not equal:
+        return ("undecided" if equal is None else "wrong"), answer
+    checked = calculator.check(chain.text)
+    is_sound = checked.num_right_steps == checked.num_steps or not config.check_steps
+    return ("correct" if is_sound else "wrong_step"), answer
 
 
 def verdict(
-    problem: Problem, thought: str, chain: Chain, max_new_tokens: int, model_id: str, config: VerificationConfig
+    problem: Problem,
+    thought: str,
+    chain: Chain,
+    max_new_tokens: int,
+    model_id: str,
+    config: VerificationConfig,
+    sandbox: Sandbox,
 ) -> Verdict:
     """The verdict row of a chain."""
-    reason, answer = judge(problem, thought, chain, max_new_tokens, config)
+    reason, answer = judge(problem, thought, chain, max_new_tokens, config, sandbox)
+    checked = calculator.check(chain.text)
     return Verdict(
         problem_id=problem.id,
         task=problem.task,
@@ -80,11 +120,13 @@ def verdict(
         gold=problem.answer,
         text=chain.text,
         answer=answer,
-        is_correct=None if problem.answer is None else reason == "correct",
+        is_correct=None if problem.answer is None else reason in ("correct", "wrong_step"),
         reason=reason,
         num_prompt_tokens=chain.num_prompt_tokens,
         num_tokens=chain.num_tokens,
         model_id=model_id,
+        num_steps=checked.num_steps,
+        num_right_steps=checked.num_right_steps,
     )
 
 
@@ -105,12 +147,14 @@ def verify_partition(
     for chain in chains:
         by_hash.setdefault(chain.prompt_hash, []).append(chain)
     # Two problems may ask the same question: each gets verdicts of the shared chains.
-    verdicts = [
-        verdict(prompt.problem, prompt.thought, chain, max_new_tokens, model_id, config)
-        for prompt in wanted
-        for chain in by_hash.get(prompt.prompt_hash, [])
-        if chain.index < prompt.num_chains
-    ]
+    with Sandbox(config.sandbox) as sandbox:
+        verdicts = [
+            verdict(prompt.problem, prompt.thought, chain, max_new_tokens, model_id, config, sandbox)
+            for prompt in wanted
+            for chain in by_hash.get(prompt.prompt_hash, [])
+            if chain.index < prompt.num_chains
+        ]
+        protected_by = ", ".join(sandbox.layers) if sandbox.is_in_use else ""
     read = rows_digest(chains)
     # The pool may have grown before a retry: what was read is in the name, so that rows and counts stay together.
     file = writer.put_records(f"part-{row['partition']}-{read[:8]}.parquet", Verdict, verdicts)
@@ -122,6 +166,7 @@ def verify_partition(
         "chains": len(chains),
         "reasons": list(reasons),
         "counts": list(reasons.values()),
+        "protected_by": protected_by,
     }
 
 
@@ -130,7 +175,9 @@ def address(plan: Plan, config: VerificationConfig) -> Address:
     problems = digest(
         [[prompt.problem.id, prompt.problem.answer, prompt.problem.answer_kind] for prompt in plan.prompts]
     )
-    return Address("verdicts", VERSION, config.model_dump(mode="json"), {**plan.describe(), "problems": problems})
+    return Address(
+        "verdicts", VERSION, config.model_dump(mode="json"), {**plan.describe(), "problems": problems}, LIBRARIES
+    )
 
 
 def verify(
@@ -160,7 +207,15 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
     ]
     work = [(plan.pool, plan.max_new_tokens, model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    results = dataset.map(partial(verify_partition, plans=work, config=config)).take_all()
+    results: list[dict[str, Any]] = []
+    done, said_at = 0, time.monotonic()
+    total = sum(plan.num_wanted for plan in plans)
+    for result in dataset.map(partial(verify_partition, plans=work, config=config)).iter_rows():
+        results.append(result)
+        done += result["chains"]
+        if time.monotonic() - said_at > REPORT_EVERY_S:
+            logger.info("verification: %d/%d chains", done, total)
+            said_at = time.monotonic()
     for number, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
         parts = [result for result in results if result["plan"] == number]
         gone = plan.num_wanted - sum(part["chains"] for part in parts)
@@ -168,16 +223,22 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
             raise ValueError(
                 f"{gone} sampled chains are no longer in pool {plan.pool.id}: run again to sample them anew"
             )
-        reasons: Counter[str] = Counter()
-        for part in parts:
-            reasons.update(dict(zip(part["reasons"], part["counts"], strict=True)))
-        wanted = sum(prompt.num_chains for prompt in plan.prompts)
-        stats = {
-            "wanted": wanted,
-            "rows": reasons.total(),
-            "lacking": wanted - reasons.total(),
-            "reasons": dict(sorted(reasons.items())),
-            "rows_digest": digest(sorted(part["digest"] for part in parts)),
-        }
-        logger.info("verification: %d chains wanted, %d verdicts: %s", wanted, stats["rows"], stats["reasons"])
+        stats = _summary(plan, parts)
+        logger.info("verification: %d chains wanted, %d verdicts: %s", stats["wanted"], stats["rows"], stats["reasons"])
         writer.commit([File(part["name"], part["key"], part["size"]) for part in parts], stats)
+
+
+def _summary(plan: Plan, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows in, rows out and reasons of a plan, from the results of its partitions."""
+    reasons: Counter[str] = Counter()
+    for part in parts:
+        reasons.update(dict(zip(part["reasons"], part["counts"], strict=True)))
+    wanted = sum(prompt.num_chains for prompt in plan.prompts)
+    return {
+        "wanted": wanted,
+        "rows": reasons.total(),
+        "lacking": wanted - reasons.total(),
+        "reasons": dict(sorted(reasons.items())),
+        "rows_digest": digest(sorted(part["digest"] for part in parts)),
+        "sandbox": sorted({part["protected_by"] for part in parts if part["protected_by"]}),
+    }

@@ -14,9 +14,10 @@ import pytest
 
 from faults import seam
 from recordings import recipe, write_recording
-from retort.config import load
-from retort.pipeline import prepare, teacher_plans
+from retort.loading import load
+from retort.planning import teacher_plans
 from retort.records import as_row
+from retort.run import prepare
 from retort.store import open_store
 from retort.store.plan import Plan, wanted_keys
 

@@ -1,5 +1,5 @@
 """Engines: what turns a prompt into a completion. One file an engine, one line in the dict."""
 
-from retort.engines import replay, vllm
+from retort.engines import hf, replay, vllm
 
-ENGINES = {"vllm": vllm, "replay": replay}
+ENGINES = {"vllm": vllm, "hf": hf, "replay": replay}

@@ -4,6 +4,7 @@ An engine's module holds `Config` (its fields of a `[[teacher]]`), `Engine` (the
 recording) and `SEEDING`: `exact` where the seed of a request fixes its draw, `none` where it does not.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,11 @@ class EngineConfig(BaseModel):
         """The same settings with the model's revision fixed, so that every loader loads what `identity` names."""
         return self
 
+    def sharing(self, engines: int) -> Self:
+        """The same settings for one of several engines in one actor: each takes its share of the memory."""
+        del engines
+        return self
+
     @property
     def num_actors(self) -> int:
         """Ray actors that each hold one engine."""
@@ -62,6 +68,24 @@ class Completion(NamedTuple):
     finish_reason: FinishReason
     num_prompt_tokens: int
     num_tokens: int
+    stop: str | None = None
+    """The stop string that ended it; None where an end token or the budget did."""
+
+
+class PromptTooLongError(ValueError):
+    """A prompt and the completion asked for exceed what the model can see.
+
+    The first prompt of a request is its user's matter. Those of later turns hold what models wrote: rollouts catch it.
+    """
+
+
+def until_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
+    """A text up to the stop string that is complete first, as it is for whoever reads along; and that string."""
+    found = [(text.find(stop), stop) for stop in stops if stop in text]
+    if not found:
+        return text, None
+    place, stop = min(found, key=lambda each: each[0] + len(each[1]))
+    return text[:place], stop
 
 
 class Engine(Protocol):
@@ -70,7 +94,11 @@ class Engine(Protocol):
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
     ) -> Completion | None:
-        """One completion of one prompt; None where this engine has none to give (a recording that lacks it)."""
+        """One completion of one prompt; None where this engine has none to give (a recording that lacks it).
+
+        Raises:
+            PromptTooLongError: the model cannot see so much.
+        """
         ...
 
     def close(self) -> None:

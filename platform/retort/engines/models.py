@@ -68,6 +68,13 @@ def identity(model: str, revision: str | None, has_weights: bool = True) -> str:
     return f"sha256:{digest({path.name: digest_file(path) for path in files})}"
 
 
+def is_encoder_decoder(model: str, revision: str | None) -> bool:
+    """Whether a model reads its prompt with an encoder of its own, as T5 does."""
+    from transformers import AutoConfig
+
+    return bool(AutoConfig.from_pretrained(locate(model), revision=pin(model, revision)).is_encoder_decoder)
+
+
 def _resolve_commit(model: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import httpx

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from retort.engines.interface import Completion, EngineConfig, SamplingDistribution, Seeding
+from retort.engines.interface import Completion, EngineConfig, SamplingDistribution, Seeding, until_stop
 from retort.prompts import Messages
 from retort.records import Request
 from retort.store.hashing import digest, digest_file
@@ -69,10 +69,8 @@ class Engine:
         for key in (question_key(request.question), question_key(request.problem_id.split("/", 2)[2])):
             found = self._completions.get((key, request.thought), [])
             if request.index < len(found):
-                text = found[request.index]
-                for stop in distribution.stop:
-                    text = text.split(stop, 1)[0]
-                return Completion(text, "stop", num_prompt_tokens=0, num_tokens=0)
+                text, stop = until_stop(found[request.index], distribution.stop)
+                return Completion(text, "stop", num_prompt_tokens=0, num_tokens=0, stop=stop)
         return None
 
     def close(self) -> None:

@@ -5,12 +5,13 @@ the engine's prefix cache. On CPU builds the key-value cache is set by `cpu_kv_c
 """
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from retort.engines import models
-from retort.engines.interface import Completion, EngineConfig, SamplingDistribution, Seeding
+from retort.engines.interface import Completion, PromptTooLongError, SamplingDistribution, Seeding
+from retort.engines.local import LocalModelConfig
 from retort.prompts import Messages
 from retort.records import Request
 
@@ -20,16 +21,11 @@ if TYPE_CHECKING:
 SEEDING: Seeding = "exact"
 
 
-class Config(EngineConfig):
+class Config(LocalModelConfig):
     """Settings of a model served by vLLM inside an actor."""
 
-    model: str
-    """`shipped:teacher`, a directory, or a Hugging Face id."""
-    revision: str | None = None
-    """Commit of a Hugging Face id; None takes the one that the hub has when the run starts."""
     quantization: str | None = None
     """vLLM's name of the quantisation; part of the model's identity."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs of one engine."""
     max_model_len: int | None = Field(default=None, ge=16)
@@ -40,32 +36,15 @@ class Config(EngineConfig):
     """Key-value cache on a machine without a GPU."""
     max_num_seqs: int = Field(default=256, ge=1)
     """Sequences that the engine runs at once."""
-    actors: int = Field(default=1, ge=1)
-    """Engines that sample side by side."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto` asks for GPUs where the cluster has any when the stage starts."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model. Off, unless you have read it."""
-
-    @field_validator("model")
-    @classmethod
-    def _exists(cls, model: str) -> str:
-        models.locate(model)
-        return model
 
     def identity(self) -> dict[str, str]:
-        return {"model": models.identity(self.model, self.revision), "quantization": self.quantization or "none"}
+        return super().identity() | {"quantization": self.quantization or "none"}
 
-    @property
-    def num_actors(self) -> int:
-        return self.actors
-
-    def pinned(self) -> Self:
-        return self.model_copy(update={"revision": models.pin(self.model, self.revision)})
+    def sharing(self, engines: int) -> Self:
+        return self.model_copy(update={"memory_share": self.memory_share / engines})
 
     def num_gpus(self, has_gpus: bool) -> int:
-        wanted = self.device == "gpu" or (self.device == "auto" and has_gpus)
-        return self.tensor_parallel_size if wanted else 0
+        return super().num_gpus(has_gpus) * self.tensor_parallel_size
 
 
 class Engine:
@@ -129,7 +108,7 @@ class Engine:
         longest: int = self._engine.model_config.max_model_len
         if len(token_ids) + request.max_new_tokens > longest:
             # A chain that ends at this limit would be taken for one that was cut off at its own budget.
-            raise ValueError(
+            raise PromptTooLongError(
                 f"{request.problem_id}: prompt of {len(token_ids)} tokens + max_new_tokens = {request.max_new_tokens} "
                 f"exceeds max_model_len = {longest}; raise max_model_len or lower max_new_tokens"
             )
@@ -153,6 +132,8 @@ class Engine:
                     finish_reason="length" if sample.finish_reason == "length" else "stop",
                     num_prompt_tokens=len(output.prompt_token_ids or ()),
                     num_tokens=len(sample.token_ids),
+                    # A number is an end token of the checkpoint's generation settings.
+                    stop=sample.stop_reason if isinstance(sample.stop_reason, str) else None,
                 )
         raise RuntimeError(f"vLLM ended request {request.prompt_hash[:8]}/{request.index} without a final output")
 

@@ -4,40 +4,30 @@ In: the counts that sampling, verification and selection left in their manifests
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from retort.records import Split
 from retort.report import plots
-from retort.report.blocks import Block, Figure, Figures, Remark, Section, Table, table
+from retort.report.blocks import Block, Column, Figure, Figures, Remark, Section, Table, table
 from retort.report.contents import ROLE_WORDS, Contents, Sampling
-from retort.report.formatting import count, counted, share
-from retort.verification import Reason
-
-REASON_COLOURS = {
-    "correct": "green",
-    "wrong": "red",
-    "no_answer": "orange",
-    "truncated": "purple",
-    "undecided": "sky",
-    "unlabelled": "grey",
-}
-FATE_COLOURS = {"selected": "green", "over_budget": "blue", **REASON_COLOURS}
-assert set(get_args(Reason)) == set(REASON_COLOURS)
-
-Counts = dict[str, int]
+from retort.report.formatting import ABSENT, count, counted, share
+from retort.report.reasons import Counts, Palette, palette, worded
+from retort.report.recipes import taught
 
 
 def acceptance(contents: Contents) -> Section:
     """Chains by teacher and plan with the verdicts on them, and their fates by corpus and split."""
     samplings = sorted(contents.samplings, key=lambda sampling: contents.role(sampling.model) != "teacher")
     fates = {name: by_split(artifact.stats["fates"]) for name, artifact in contents.stage("corpus").items()}
-    figures = [figure for figure in (_reasons_plot(samplings), _fates_plot(fates)) if figure is not None]
+    parts = run_palette(contents)
+    drawn = (_reasons_plot(contents, samplings, parts), _fates_plot(fates, parts))
+    figures = [figure for figure in drawn if figure is not None]
     blocks: list[Block] = [Figures(tuple(figures))] if figures else []
     if samplings:
-        blocks += [_chains_table(contents, samplings), _reasons_table(samplings)]
+        blocks += [_chains_table(contents, samplings), _reasons_table(samplings, parts), *_protection(samplings)]
     if fates:
-        blocks += [_fates_table(contents, fates), *_remarks(contents)]
+        blocks += [_fates_table(contents, fates, parts), *_remarks(contents)]
     return Section(
         "acceptance", "Acceptance", tuple(blocks) or (Remark("No chain was sampled or selected in this run."),)
     )
@@ -45,7 +35,7 @@ def acceptance(contents: Contents) -> Section:
 
 def by_split(fates: Mapping[str, int]) -> dict[str, Counts]:
     """`{"train/selected": 961, …}` as counts of fates by split; training examples first."""
-    found: dict[str, Counts] = defaultdict(dict)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
     for key, number in fates.items():
         split, fate = key.split("/", 1)
         found[split][fate] = number
@@ -57,40 +47,40 @@ def reasons(sampling: Sampling) -> Counts:
     return sampling.verdicts.stats["reasons"] if sampling.verdicts else {}
 
 
-def _present(counts: Iterable[Counts], order: Iterable[str]) -> list[str]:
-    """The keys that occur, in the order of the colours; any that has no colour yet would come last."""
-    found = dict.fromkeys(key for one in counts for key in one)
-    return [*(key for key in order if key in found), *(key for key in found if key not in order)]
+def run_palette(contents: Contents) -> Palette:
+    """One for the whole page, so that a reason has one colour on it."""
+    fates = (by_split(artifact.stats["fates"]).values() for artifact in contents.stage("corpus").values())
+    return palette([*map(reasons, contents.samplings), *(counts for splits in fates for counts in splits)])
 
 
-def _legend(keys: Iterable[str], colours: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple((key.replace("_", " "), colours.get(key, "grey")) for key in keys)
-
-
-def _plot(name: str, caption: str, rows: Mapping[str, Counts], colours: Mapping[str, str], good: str) -> Figure | None:
-    rows = {row: counts for row, counts in rows.items() if sum(counts.values())}
-    if not rows:
+def _plot(name: str, caption: str, rows: Mapping[str, Counts], parts: Palette, good: str) -> Figure | None:
+    grouped = {row: parts.grouped(counts) for row, counts in rows.items() if sum(counts.values())}
+    if not grouped:
         return None
-    keys = _present(rows.values(), list(colours))
     told = [
-        f"{row}: {', '.join(f'{key} {share(n, sum(c.values()))}' for key, n in c.items())}" for row, c in rows.items()
+        f"{row}: {', '.join(f'{worded(part)} {share(n, sum(c.values()))}' for part, n in c.items())}"
+        for row, c in grouped.items()
     ]
     summary = f"{caption} {'; '.join(told)}"
-    bars = [plots.Bar(row, counts, share(counts.get(good, 0), sum(counts.values()))) for row, counts in rows.items()]
-    svg = plots.stacked(name, summary, bars, {key: colours.get(key, "grey") for key in keys})
-    return Figure(name, caption, summary, svg, _legend(keys, colours))
+    bars = [plots.Bar(row, counts, share(counts.get(good, 0), sum(counts.values()))) for row, counts in grouped.items()]
+    colours = {part: parts.colour(part) for part in parts.present(grouped.values())}
+    legend = tuple((worded(part), colour) for part, colour in colours.items())
+    return Figure(name, caption, summary, plots.stacked(name, summary, bars, colours), legend)
 
 
-def _reasons_plot(samplings: Sequence[Sampling]) -> Figure | None:
-    rows = {f"{sampling.model} · {sampling.wording}": reasons(sampling) for sampling in samplings}
+def _reasons_plot(contents: Contents, samplings: Sequence[Sampling], parts: Palette) -> Figure | None:
+    shown = [sampling for sampling in samplings if sampling.model not in contents.later_runs]
+    rows = {f"{sampling.model} · {sampling.wording}": reasons(sampling) for sampling in shown}
     caption = "Verdicts by model and plan, as shares of its chains; at the right the share that is correct."
-    return _plot("verdicts", caption, rows, REASON_COLOURS, "correct")
+    if len(shown) < len(samplings):
+        caption += " Of each student the first seed; the table holds all."
+    return _plot("verdicts", caption, rows, parts, "correct")
 
 
-def _fates_plot(fates: Mapping[str, Mapping[str, Counts]]) -> Figure | None:
+def _fates_plot(fates: Mapping[str, Mapping[str, Counts]], parts: Palette) -> Figure | None:
     rows = {f"{corpus} · {split}": counts for corpus, splits in fates.items() for split, counts in splits.items()}
     caption = "What selection did, by corpus and split; at the right the share that became examples."
-    return _plot("fates", caption, rows, FATE_COLOURS, "selected")
+    return _plot("fates", caption, rows, parts, "selected")
 
 
 def _chains_table(contents: Contents, samplings: Sequence[Sampling]) -> Table:
@@ -108,40 +98,69 @@ def _chains_table(contents: Contents, samplings: Sequence[Sampling]) -> Table:
     )
 
 
-def _reasons_table(samplings: Sequence[Sampling]) -> Table:
+def _counts_table(
+    caption: str,
+    words: Sequence[str],
+    numbers: Sequence[str],
+    rows: Sequence[tuple[Sequence[str], Counts]],
+    parts: Palette,
+) -> Table:
+    """Counts and shares by part; a last column names what stands behind the parts that hold several reasons."""
+    keys = parts.present(counts for _, counts in rows)
+    spelled = [parts.spelled_out(counts) for _, counts in rows]
+    last = [Column("in full, where reasons stand together", is_number=False)] if any(spelled) else []
+    columns = [*(Column(name, is_number=False) for name in words), *map(Column, [*numbers, *map(worded, keys)]), *last]
+    cells: list[tuple[str, ...]] = []
+    for (first, counts), told in zip(rows, spelled, strict=True):
+        grouped, whole = parts.grouped(counts), sum(counts.values())
+        shares = (counted(grouped.get(key, 0), whole) for key in keys)
+        cells.append((*first, *shares, *([told or ABSENT] if last else [])))
+    return Table(caption, tuple(columns), tuple(cells))
+
+
+def _reasons_table(samplings: Sequence[Sampling], parts: Palette) -> Table:
     judged = [sampling for sampling in samplings if sampling.verdicts]
-    keys = _present([reasons(sampling) for sampling in judged], REASON_COLOURS)
-    rows = [
-        [
-            sampling.model,
-            sampling.wording,
-            *(counted(reasons(sampling).get(key, 0), sum(reasons(sampling).values())) for key in keys),
-        ]
-        for sampling in judged
-    ]
-    return table("Verdicts by reason", ["model", "plan"], [key.replace("_", " ") for key in keys], rows)
+    rows = [((sampling.model, sampling.wording), reasons(sampling)) for sampling in judged]
+    return _counts_table("Verdicts by reason", ["model", "plan"], [], rows, parts)
 
 
-def _fates_table(contents: Contents, fates: Mapping[str, Mapping[str, Counts]]) -> Table:
-    keys = _present([counts for splits in fates.values() for counts in splits.values()], FATE_COLOURS)
-    rows: list[list[str]] = []
+def _fates_table(contents: Contents, fates: Mapping[str, Mapping[str, Counts]], parts: Palette) -> Table:
+    rows: list[tuple[Sequence[str], Counts]] = []
     for corpus, splits in fates.items():
-        settings = contents.corpora[corpus]
-        source = ", ".join(settings["teachers"]) or "gold labels"
-        for split, counts in splits.items():
-            whole = sum(counts.values())
-            rows.append([corpus, source, split, count(whole), *(counted(counts.get(key, 0), whole) for key in keys)])
-    return table(
-        "Fates at selection", ["corpus", "from", "split"], ["in", *(key.replace("_", " ") for key in keys)], rows
-    )
+        source = _source(contents.corpora[corpus])
+        rows += [((corpus, source, split, count(sum(counts.values()))), counts) for split, counts in splits.items()]
+    return _counts_table("Fates at selection", ["corpus", "from", "split"], ["in"], rows, parts)
+
+
+def _source(corpus: Mapping[str, Any]) -> str:
+    gold = "gold labels" if taught(corpus) == ["answer"] else "gold annotations"
+    return ", ".join(corpus["teachers"]) or gold
+
+
+def _protection(samplings: Sequence[Sampling]) -> list[Remark]:
+    """What stood between the machine and what models wrote; nothing, where nothing had to be run."""
+    layers = {
+        said for sampling in samplings if sampling.verdicts for said in sampling.verdicts.stats.get("sandbox", ())
+    }
+    if not layers:
+        return []
+    told = "; elsewhere by ".join(sorted(layers, key=lambda said: (-len(said), said)))
+    return [
+        Remark(
+            f"What had to be run of what models wrote (programs, nonlinear equations, answers that only algebra can "
+            f"compare) ran in a sandbox, the machine protected by {told}."
+        )
+    ]
 
 
 def _remarks(contents: Contents) -> list[Remark]:
     told: list[str] = []
     for name, artifact in contents.stage("corpus").items():
-        rule = contents.corpora[name]["selection"]
+        corpus = contents.corpora[name]
+        rule = corpus["selection"]
         budget = rule["chains_per_problem"]
         limit = "no budget" if budget is None else f"at most {count(budget)} a problem and thought"
-        chosen = f"rule {rule['rule']}, {limit}" if contents.corpora[name]["teachers"] else "gold labels"
+        target = ", answers alone" if rule["target"] == "answer" else ""
+        chosen = f"rule {rule['rule']}, {limit}{target}" if corpus["teachers"] else _source(corpus)
         told.append(f"{name} ({chosen}) teaches {count(artifact.stats['problems'])} problems")
     return [Remark(f"{'; '.join(told)}.")]

@@ -22,6 +22,9 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     kind: Literal["table"] = "table"
 
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -84,6 +87,4 @@ class Section:
 def table(caption: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table whose first columns hold words and whose others hold numbers."""
     columns = (*(Column(name, is_number=False) for name in words), *(Column(name) for name in numbers))
-    kept = tuple(tuple(row) for row in rows)
-    assert all(len(row) == len(columns) for row in kept)
-    return Table(caption, columns, kept)
+    return Table(caption, columns, tuple(map(tuple, rows)))

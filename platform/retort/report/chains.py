@@ -7,11 +7,11 @@ rare reasons are there to be read; held in memory are at most twice as many and 
 import heapq
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retort.records import Verdict
-from retort.report.acceptance import REASON_COLOURS
+from retort.report.acceptance import run_palette
 from retort.report.blocks import Browser, Remark, Section
 from retort.report.contents import Contents
 from retort.report.formatting import count, shortened, visible
@@ -36,7 +36,7 @@ FIELDS = (
     "tokens",
 )
 
-_PROBLEM, _QUESTION = FIELDS.index("problem"), FIELDS.index("question")
+_REASON, _PROBLEM, _QUESTION = map(FIELDS.index, ("reason", "problem", "question"))
 
 Stratum = tuple[str, str]
 Ranked = tuple[int, int, int, list[Any]]
@@ -48,6 +48,8 @@ def browser(contents: Contents) -> Section:
     sample, total = draw(contents)
     if not sample:
         return Section("chains", "Chains", (Remark("There are no chains to show."),))
+    parts = run_palette(contents)
+    colours = {reason: parts.colour(reason) for reason in sorted({row[_REASON] for row in sample})}
     if len(sample) < total:
         told = (
             f"{count(len(sample))} of {count(total)} chains are on this page: a seeded sample, as even as possible "
@@ -55,7 +57,7 @@ def browser(contents: Contents) -> Section:
         )
     else:
         told = f"All {count(total)} chains of this run are on this page."
-    return Section("chains", "Chains", (Remark(told), Browser(as_json(FIELDS, sample), len(sample))))
+    return Section("chains", "Chains", (Remark(told), Browser(as_json(FIELDS, sample, colours), len(sample))))
 
 
 def draw(contents: Contents, most: int = MAX_CHAINS) -> tuple[list[list[Any]], int]:
@@ -123,10 +125,14 @@ def _row(model: str, plan: str, verdict: Verdict) -> list[Any]:
     ]
 
 
-def as_json(fields: Iterable[str], rows: Iterable[list[Any]]) -> str:
+def as_json(fields: Iterable[str], rows: Iterable[list[Any]], colours: Mapping[str, str]) -> str:
     """Rows as JSON for a script element: every character is visible, and nothing in it ends or opens markup."""
     shown = [[_shown(value) for value in row] for row in rows]
-    data = {"fields": list(fields), "rows": shown, "colours": REASON_COLOURS}
+    data = {
+        "fields": list(fields),
+        "rows": shown,
+        "colours": {visible(reason): colour for reason, colour in colours.items()},
+    }
     text = json.dumps(data, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -20,6 +20,7 @@ STAGES = {
     "corpus": "selection",
     "checkpoint": "training",
     "evaluation": "evaluation",
+    "comparison": "comparison",
 }
 COUNTED = (
     "Times run from the first look into the pool to the last durable chain and include the start of the engine. Prompt "
@@ -59,15 +60,26 @@ def union_s(artifacts: Iterable[Artifact]) -> float:
 
 
 def stage_seconds(contents: Contents) -> Seconds:
-    """Seconds by stage and by what was made: plans of one model count as one."""
+    """Seconds by stage and by what was made: plans of one model count as one, and so do students that share a run."""
     found: Seconds = {}
     for stage in STAGES:
         groups: dict[str, list[Artifact]] = defaultdict(list)
         for name, artifact in contents.stage(stage).items():
-            groups[name.rsplit("/", 1)[0] if stage in ("sampling", "verdicts") else name].append(artifact)
+            groups[_maker(stage, name)].append(artifact)
         if groups:
             found[stage] = {name: union_s(artifacts) for name, artifacts in groups.items()}
     return found
+
+
+def _maker(stage: str, name: str) -> str:
+    """The model of a plan, the run of a checkpoint."""
+    match stage:
+        case "sampling" | "verdicts":
+            return name.rsplit("/", 1)[0]
+        case "checkpoint":
+            return name.split("/", 1)[0]
+        case _:
+            return name
 
 
 def _sampling_table(contents: Contents, seconds: dict[str, float]) -> Table:
@@ -99,8 +111,8 @@ def _time_table(seconds: Seconds) -> Table:
 
 
 def _time_of_data(seconds: Seconds) -> list[Remark]:
-    """Times that belong to a task or a corpus."""
-    parts = [(STAGES[stage], seconds[stage]) for stage in ("problems", "corpus") if stage in seconds]
+    """Times that belong to a task, a corpus or all students."""
+    parts = [(STAGES[stage], seconds[stage]) for stage in ("problems", "corpus", "comparison") if stage in seconds]
     told = [
         f"{word} {', '.join(f'{name} {duration(value)}' for name, value in times.items())}" for word, times in parts
     ]

@@ -56,6 +56,26 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
+def spread(mean: float, sd: float) -> str:
+    """A mean and a standard deviation of shares: 91.3 ± 1.2%."""
+    return f"{100 * mean:.1f} ± {100 * sd:.1f}%"
+
+
+def interval(low: float, high: float) -> str:
+    """The bounds of a share: 53.1–66.5%."""
+    return f"{100 * low:.1f}–{100 * high:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def probability(p: float) -> str:
+    """A p-value; what would be rounded to none is bounded."""
+    return "< 0.0001" if 0 <= p < 0.0001 else f"{p:.4f}"
+
+
 def share(part: int, whole: int) -> str:
     """Part of a whole as a percentage; absent where there is no whole. Not quite none or all is not rounded to it."""
     if not whole:

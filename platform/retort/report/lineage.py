@@ -3,18 +3,18 @@
 The recipe is written out with every default, as TOML that starts the same run.
 """
 
-import json
-import re
-from collections.abc import Mapping
-from typing import Any
-
 from retort.engines import ENGINES
 from retort.engines.interface import Seeding
-from retort.report.blocks import Listing, Remark, Section, Table, table
+from retort.report.blocks import Block, Listing, Remark, Section, Table, table
 from retort.report.contents import ROLE_WORDS, Contents
 from retort.report.cost import STAGES
-from retort.report.formatting import ABSENT, count, duration, moment, visible
+from retort.report.formatting import ABSENT, count, duration, moment
+from retort.report.recipes import recipe_text, toml, value
 
+ASSUMED = (
+    "The paper behind this recipe does not state the values of these fields: they are assumptions of the recipe, and "
+    "other values might have given other results."
+)
 SEEDING_WORDS: dict[Seeding, str] = {
     "exact": "exact: the seed of a chain fixes its draw",
     "none": "none: the index is the order of the record",
@@ -26,7 +26,7 @@ def lineage(contents: Contents) -> Section:
     index = f"Index of this run: artifact {contents.run.id}, of {moment(contents.run.manifest['created_at_s'])}."
     listing = Listing("The recipe with every default, as a file that starts the same run", recipe_text(contents.recipe))
     tables = [_engines(contents), *_libraries(contents), _artifacts(contents)]
-    return Section("lineage", "Lineage", (Remark(index), *tables, listing))
+    return Section("lineage", "Lineage", (Remark(index), *_assumed(contents), *tables, listing))
 
 
 def rows_in_out(stage: str, name: str, contents: Contents) -> tuple[int | None, int | None]:
@@ -49,8 +49,17 @@ def rows_in_out(stage: str, name: str, contents: Contents) -> tuple[int | None, 
                 artifact for plan, artifact in contents.stage("verdicts").items() if plan.startswith(f"{name}/test-")
             ]
             return sum(artifact.stats["rows"] for artifact in tests), stats["predictions"]
+        case "comparison":
+            return None, stats["seeds"] + stats["pairs"]
         case _:
             return None, None
+
+
+def _assumed(contents: Contents) -> list[Block]:
+    """What stands in for what a paper leaves open."""
+    names = contents.recipe["assumed"]
+    rows = [[name, toml(value(contents.recipe, name))] for name in names]
+    return [table("Assumed by the recipe", ["field", "value"], [], rows), Remark(ASSUMED)] if names else []
 
 
 def _artifacts(contents: Contents) -> Table:
@@ -86,48 +95,9 @@ def _libraries(contents: Contents) -> list[Table]:
 
 
 def _engines(contents: Contents) -> Table:
-    rows: list[list[str]] = []
+    rows: dict[tuple[str, ...], None] = {}
     for model in dict.fromkeys(sampling.model for sampling in contents.samplings):
-        engine = contents.engine(model)
-        rows.append([model, ROLE_WORDS[contents.role(model)], engine, SEEDING_WORDS[ENGINES[engine].SEEDING]])
+        engine, student = contents.engine(model), contents.student(model)
+        name = model if student is None else student["id"]
+        rows[name, ROLE_WORDS[contents.role(model)], engine, SEEDING_WORDS[ENGINES[engine].SEEDING]] = None
     return table("Engines and their seeding", ["model", "role", "engine", "seeding"], [], rows)
-
-
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """A recipe's dump as TOML."""
-    blocks = [_lines(recipe, "")]
-    for key, value in recipe.items():
-        if isinstance(value, list):
-            blocks += [f"[[{key}]]\n{_lines(_flat(element), key)}" for element in value]
-        elif isinstance(value, dict):
-            blocks.append(f"[{key}]\n{_lines(value, key)}")
-    return "\n\n".join(block.strip() for block in blocks) + "\n"
-
-
-def _flat(element: Mapping[str, Any]) -> dict[str, Any]:
-    """An element as a recipe has it: the settings of its engine stand beside its own."""
-    own = {key: value for key, value in element.items() if key != "settings"}
-    return {"id": element["id"], **own, **element.get("settings", {})}
-
-
-def _lines(fields: Mapping[str, Any], path: str) -> str:
-    """Keys and values, then tables in tables. What is None is left out: TOML has no word for it."""
-    is_top = not path
-    plain = {key: value for key, value in fields.items() if value is not None and not isinstance(value, dict)}
-    text = "".join(
-        f"{_key(key)} = {_value(value)}\n" for key, value in plain.items() if not (is_top and isinstance(value, list))
-    )
-    for key, value in fields.items():
-        if isinstance(value, dict) and not is_top:
-            text += f"\n[{path}.{_key(key)}]\n{_lines(value, f'{path}.{_key(key)}')}"
-    return text
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    """JSON's scalars and lists are TOML's too. Hidden characters are escaped: the page would show them as others."""
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(character if visible(character) == character else f"\\U{ord(character):08X}" for character in text)

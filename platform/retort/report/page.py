@@ -16,17 +16,19 @@ from markupsafe import Markup
 from retort.report.acceptance import acceptance
 from retort.report.blocks import Browser, Section
 from retort.report.chains import browser
+from retort.report.comparisons import comparison
 from retort.report.contents import Contents, open_run
 from retort.report.cost import cost
 from retort.report.curves import training
 from retort.report.formatting import moment, visible
 from retort.report.lineage import lineage
 from retort.report.scores import headline
+from retort.report.thoughts import thoughts
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 3
 LIBRARIES = ("jinja2", "matplotlib")
 
 
@@ -51,6 +53,8 @@ def compose(contents: Contents) -> list[Section]:
     """The sections of the page, in order."""
     return [
         headline(contents),
+        *thoughts(contents),
+        *comparison(contents),
         acceptance(contents),
         cost(contents),
         training(contents),

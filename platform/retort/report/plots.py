@@ -12,24 +12,29 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from retort.report.formatting import duration, label, percent, visible
+from retort.report.formatting import duration, label, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which the colour-blind can tell apart, and three greys. The values only mark the places.
+# Okabe and Ito's palette, which the colour-blind can tell apart, three of Paul Tol's, and greys. The values only mark
+# the places.
 COLOURS = {
     "ink": "#1a1a1b",
     "rule": "#c8c8c9",
     "paper": "#fefefd",
     "grey": "#8a8a8b",
+    "stone": "#4a4a4b",
     "blue": "#0072b2",
     "orange": "#e69f00",
     "green": "#009e73",
     "red": "#d55e00",
     "purple": "#cc79a7",
     "sky": "#56b4e9",
+    "indigo": "#332288",
+    "sand": "#ddcc77",
+    "wine": "#882255",
 }
 WIDTH = 430
 """Width in the units of the SVG. Fonts are 11 units: 9 pixels on a phone that shows it 358 wide, 13 on a desktop."""
@@ -58,13 +63,19 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Interval:
-    """A share with the interval that holds it."""
+    """A share with the interval that holds it, and perhaps the mean of several such shares, where the dot then stands.
+
+    `text` stands beside it; a hollow dot is a bound that nothing reaches by itself.
+    """
 
     name: str
     value: float
     low: float
     high: float
     colour: str
+    text: str
+    mean: float | None = None
+    is_hollow: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,14 +87,27 @@ class Bar:
     end: str
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The losses of one training by step; `best` is the dev measurement whose weights were kept."""
+
+    train: Sequence[tuple[float, float]]
+    dev: Sequence[tuple[float, float]]
+    best: tuple[float, float] | None
+
+
 def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
-    """Shares as dots with their intervals, a row each, from 0 to 100%."""
+    """Shares as dots with their intervals, a row each, from 0 to 100%; a stroke for the share whose mean is the dot."""
     with _style(name):
         figure, axes = _canvas(len(rows) * ROW + 34)
         for y, row in enumerate(rows):
             look: dict[str, Any] = {"color": COLOURS[row.colour], "clip_on": False, "solid_capstyle": "round"}
             axes.plot([row.low, row.high], [y, y], linewidth=2.4, **look)
-            axes.plot([row.value], [y], "o", markersize=7, **look)
+            if row.mean is not None:
+                axes.plot([row.value], [y], "|", markersize=11, markeredgewidth=2, **look)
+            filled = COLOURS["paper"] if row.is_hollow else COLOURS[row.colour]
+            stands = row.value if row.mean is None else row.mean
+            axes.plot([stands], [y], "o", markersize=7, markerfacecolor=filled, **look)
             _beside(axes, row, y)
         axes.set_yticks(range(len(rows)), [label(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -96,9 +120,9 @@ def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
 
 def _beside(axes: "Axes", interval: Interval, y: int) -> None:
     """The value, on the side of the interval that has room."""
-    is_left = interval.high > 0.85
-    place = interval.low - 0.02 if is_left else interval.high + 0.02
-    axes.text(place, y, percent(interval.value), va="center", ha="right" if is_left else "left")
+    low, high = (bound([end, interval.mean or end]) for bound, end in ((min, interval.low), (max, interval.high)))
+    is_left = high > 0.98 - 0.018 * len(interval.text)
+    axes.text(low - 0.02 if is_left else high + 0.02, y, interval.text, va="center", ha="right" if is_left else "left")
 
 
 def stacked(name: str, summary: str, bars: Sequence[Bar], colours: Mapping[str, str]) -> str:
@@ -139,24 +163,26 @@ def durations(name: str, summary: str, seconds: Mapping[str, float]) -> str:
         return _svg(figure, name, summary)
 
 
-def curve(
-    name: str,
-    summary: str,
-    train: Sequence[tuple[float, float]],
-    dev: Sequence[tuple[float, float]],
-    best: tuple[float, float] | None,
-) -> str:
-    """Loss by step: a line for training, points for the dev measurements, the best of which is marked."""
+def curve(name: str, summary: str, curves: Sequence[Curve]) -> str:
+    """Loss by step, a run each: a line for training, points for the dev measurements, the best of which is marked.
+
+    The first run stands out; the others lie behind it.
+    """
     with _style(name):
         figure, axes = _canvas(250)
-        axes.plot(*_columns(train), color=COLOURS["blue"], linewidth=1.2)
-        if dev:
-            axes.plot(*_columns(dev), "o-", color=COLOURS["red"], linewidth=1.4, markersize=4)
+        for place, run in reversed(list(enumerate(curves))):
+            look: dict[str, Any] = {} if place == 0 else {"alpha": 0.35, "zorder": 1}
+            axes.plot(*_columns(run.train), color=COLOURS["blue"], linewidth=1.2, **look)
+            if run.dev:
+                axes.plot(*_columns(run.dev), "o-", color=COLOURS["red"], linewidth=1.4, markersize=4, **look)
+            if run.best is not None:
+                axes.plot(
+                    [run.best[0]], [run.best[1]], "o", markersize=9, color=COLOURS["red"], fillstyle="none", **look
+                )
         axes.grid(axis="y")
         axes.margins(x=0.03, y=0.1)
-        if best is not None:
-            axes.axvline(best[0], color=COLOURS["red"], linewidth=1, linestyle=(0, (3, 3)))
-            axes.plot([best[0]], [best[1]], "o", markersize=9, color=COLOURS["red"], fillstyle="none")
+        if curves and curves[0].best is not None:
+            axes.axvline(curves[0].best[0], color=COLOURS["red"], linewidth=1, linestyle=(0, (3, 3)))
         axes.set_xlabel("step")
         axes.set_ylabel("loss, nats a token")
         axes.tick_params(length=3)

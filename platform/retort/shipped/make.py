@@ -38,7 +38,7 @@ def teacher_examples(count: int, seed: int) -> Iterator[Example]:
         problem = story.problem("train", number)
         kind = rng.choices(kinds, weights=(10, 2, 2, 3, 2))[0]
         cue = getattr(cues, kind.upper())
-        steps = problem.steps if kind == "sub_questions" else ()
+        given = ["Steps:", *problem.steps] if kind == "sub_questions" else []
         target = {
             "cot": story.chain_of_thought(rng),
             "pot": story.program(),
@@ -46,7 +46,7 @@ def teacher_examples(count: int, seed: int) -> Iterator[Example]:
             "socratic": story.socratic(),
             "sub_questions": story.socratic(),
         }[kind]
-        yield Example(problem.id, "train", kind, 0, prompts.render(problem, cue, steps), target)
+        yield Example(problem.id, "train", kind, 0, prompts.ask(prompts.body(problem), cue, given), target)
 
 
 def student_examples(count: int, seed: int) -> Iterator[Example]:

@@ -1,8 +1,8 @@
 """Settings of a student's training."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class TrainingConfig(BaseModel):
@@ -18,6 +18,8 @@ class TrainingConfig(BaseModel):
     """Peak learning rate of AdamW."""
     group_chains: int = Field(default=1, ge=1)
     """Chains of one problem that are drawn together; 1 is the papers' balanced draw."""
+    thought_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """Where a problem has chains of several thoughts, how often each is drawn; none named: all equally often."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up, within `steps`."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -27,17 +29,33 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     row_tokens: int = Field(default=512, ge=16)
-    """Length of a packed row, in tokens; a longer example is left out, with the reason `too_long`."""
+    """Length of a packed row, in tokens; a longer example is left out, with the reason `too_long`. For
+    encoder-decoders, which do not pack, it bounds the prompt and the target each."""
     micro_batch_rows: int = Field(default=4, ge=1)
-    """Packed rows of one forward pass; a step accumulates as many passes as its examples need."""
+    """Packed rows of one forward pass, or pairs that fill as many tokens; a step accumulates as many passes as its
+    examples need."""
     dev_every: int = Field(default=100, ge=1)
     """Steps between two measurements of the dev loss; the checkpoint with the lowest one is kept."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of weights and activations."""
-    seed: int = 0
-    """Seed of the drawing of examples (and of the weights, where the student starts from random ones)."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Seeds of the drawing of examples (and of the weights, where the student starts from random ones): one training
+    each."""
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel workers of Ray Train."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores, and PyTorch threads, of a worker."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{list(seeds)!r} names one twice; expected each once")
+        return seeds
+
+    @property
+    def seed(self) -> int:
+        """The seed of one training: whoever starts it has picked one of `seeds`."""
+        assert len(self.seeds) == 1, f"one training has one seed, got {self.seeds}"
+        return self.seeds[0]

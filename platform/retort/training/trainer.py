@@ -9,60 +9,102 @@ import logging
 import math
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retort.engines import models
 from retort.records import Example
 from retort.store import Store
-from retort.store.artifacts import Address, Artifact, Writer, find
+from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.training.config import TrainingConfig
+from retort.training.examples import TokenizedExample, View, tokenize, viewed
+
+if TYPE_CHECKING:
+    import torch
+
+    from retort.training.loop import StepMetrics
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("torch", "transformers", "tokenizers")
 REPORT_EVERY_S = 5.0
 
 
-def train(
-    store: Store, corpus: Artifact, base: str, revision: str | None, init: str, config: TrainingConfig, label: str
-) -> Artifact:
-    """Fine-tune a copy of `base` on a corpus; found, if it was done before.
+@dataclass(frozen=True)
+class Training:
+    """One training, as each worker gets it. `revision` is pinned; `label` is what log lines call it."""
 
-    `init` is `pretrained`, or `random` for the architecture and tokenizer of `base` with weights drawn from the seed.
-    Killed and run again, training starts anew: nothing of it is kept before it ends.
+    corpus: Artifact
+    base: str
+    revision: str | None
+    init: str
+    config: TrainingConfig
+    label: str
+    view: View | None = None
+
+
+def train(
+    store: Store,
+    corpus: Artifact,
+    base: str,
+    revision: str | None,
+    init: str,
+    config: TrainingConfig,
+    label: str,
+    view: View | None = None,
+) -> Artifact:
+    """Fine-tune a copy of `base` on a corpus, or on what a role sees of it; found, if it was done before.
+
+    `init` is `pretrained`, or `random` for the architecture and tokenizer of `base` with weights drawn from the seed,
+    of which `config` holds one. Killed and run again, training starts anew: nothing of it is kept before it ends.
     """
-    inputs = {
-        "corpus": corpus.id,
-        "base": models.identity(base, revision, has_weights=init == "pretrained"),
-        "init": init,
-    }
-    where = Address("checkpoint", VERSION, config.model_dump(mode="json"), inputs, LIBRARIES)
+    training = Training(corpus, base, models.pin(base, revision), init, config, label, view)
+    where = address(training)
     found = find(store, where)
     if found is not None:
         return found
+    writer = Writer(store, where)
+    files, stats = _run_workers(training, writer)
+    logger.info(
+        "training %s: %d + %d examples, %d too long for a row; best dev loss %s at step %d",
+        *(label, stats["train_examples"], stats["dev_examples"], stats["too_long"]),
+        *(stats["best_dev_loss"], stats["best_step"]),
+    )
+    return writer.commit(files, stats)
+
+
+def address(training: Training) -> Address:
+    """What decides the checkpoint: of the seeds its own alone, so that further seeds leave the others' as they are."""
+    settings = training.config.model_dump(mode="json", exclude={"seeds"}) | {"seed": training.config.seed}
+    inputs: dict[str, Any] = {
+        "corpus": training.corpus.id,
+        "base": models.identity(training.base, training.revision, has_weights=training.init == "pretrained"),
+        "init": training.init,
+    }
+    if training.view is not None:
+        role, sharing = training.view
+        inputs |= {"role": role, "view": sharing.model_dump(mode="json", include={"questions", "guidance"})}
+    return Address("checkpoint", VERSION, settings, inputs, LIBRARIES)
+
+
+def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[str, Any]]:
+    """Train under Ray; the checkpoint's files, and what there is to say of it."""
     import ray
     from ray.train import CheckpointConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    config, label = training.config, training.label
     logger.info("training %s: starting %d worker(s) for %d steps", label, config.num_workers, config.steps)
     has = ray.cluster_resources()
     for kind, each in (("CPU", config.cpus_per_worker), ("GPU", config.gpus_per_worker)):
         if each * config.num_workers > has.get(kind, 0):
             needs = f"{config.num_workers} x {each} {kind}s, the cluster has {has.get(kind, 0):.0f} now"
             logger.warning("training %s: waits for %s; it starts when an autoscaler adds them", label, needs)
-    writer = Writer(store, where)
     with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={
-                "corpus": corpus,
-                "base": base,
-                "revision": models.pin(base, revision),
-                "init": init,
-                "config": config,
-                "label": label,
-            },
+            train_loop_config={"training": training},
             torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.num_workers,
@@ -75,102 +117,109 @@ def train(
         assert checkpoint is not None
         with checkpoint.as_directory() as directory:
             stats = json.loads(Path(directory, "stats.jsonl").read_text())
-            files = writer.put_directory(Path(directory))
-    logger.info(
-        "training %s: %d + %d examples, %d too long for a row; best dev loss %s at step %d",
-        *(label, stats["train_examples"], stats["dev_examples"], stats["too_long"]),
-        *(stats["best_dev_loss"], stats["best_step"]),
-    )
-    return writer.commit(files, stats)
+            return writer.put_directory(Path(directory)), stats
 
 
-def train_worker(arguments: dict[str, Any]) -> None:
+def train_worker(arguments: dict[str, Training]) -> None:
     """What each worker of Ray Train runs. Rank 0 keeps the best weights and reports them once, at the end."""
     import ray.train
     import ray.train.torch
     import torch
 
-    config: TrainingConfig = arguments["config"]
+    training = arguments["training"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(config.cpus_per_worker)
+    torch.set_num_threads(training.config.cpus_per_worker)
     device = ray.train.torch.get_device()
     with tempfile.TemporaryDirectory(prefix="retort-student-") as directory:
-        stats = _train_and_save(arguments, Path(directory), device)
+        stats = train_and_save(training, Path(directory), device)
         checkpoint = None
         if ray.train.get_context().get_world_rank() == 0:
             checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report({"best_dev_loss": stats["best_dev_loss"]}, checkpoint=checkpoint)
 
 
-def _train_and_save(arguments: dict[str, Any], directory: Path, device: Any) -> dict[str, Any]:
+def train_and_save(training: Training, directory: Path, device: Any) -> dict[str, Any]:
+    """Train in this process, alone or as one of a process group; rank 0 writes the checkpoint to `directory`."""
     import torch
     import torch.distributed as dist
     from transformers import AutoTokenizer
 
-    from retort.training.examples import tokenize
-    from retort.training.loop import StepMetrics, fit
+    from retort.training.loop import fit
 
-    config: TrainingConfig = arguments["config"]
-    model = load_model(arguments["base"], arguments["revision"], arguments["init"], config).to(device)
-    tokenizer: Any = AutoTokenizer.from_pretrained(models.locate(arguments["base"]), revision=arguments["revision"])
-    examples = list(arguments["corpus"].records(Example))
+    config = training.config
+    model = load_model(training.base, training.revision, training.init, config).to(device)
+    tokenizer: Any = AutoTokenizer.from_pretrained(models.locate(training.base), revision=training.revision)
+    examples = viewed(list(training.corpus.records(Example)), training.view)
     tokenized = tokenize(tokenizer, examples)
-    fitting = [len(example) <= config.row_tokens for example in tokenized]
+    fitting = [_row_length(example, model.config.is_encoder_decoder) <= config.row_tokens for example in tokenized]
     by_split = {
         split: [t for t, e, fits in zip(tokenized, examples, fitting, strict=True) if fits and e.split == split]
         for split in ("train", "dev")
     }
-    curve: list[StepMetrics] = []
-    said_at = 0.0
-    best_loss = math.inf
-    best: dict[str, torch.Tensor] = {}
-    best_row: StepMetrics | None = None
     is_first = not dist.is_initialized() or dist.get_rank() == 0
-
-    def on_step(row: StepMetrics) -> None:
-        nonlocal best_row, best_loss, said_at
-        curve.append(row)
-        if row.dev_loss is not None and (best_row is None or row.dev_loss < best_loss):
-            best_row, best_loss = row, row.dev_loss
-            best.update({name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()})
-        if is_first and (row.dev_loss is not None or time.monotonic() - said_at > REPORT_EVERY_S):
-            said_at = time.monotonic()
-            dev = "" if row.dev_loss is None else f", dev loss {row.dev_loss:.4f}"
-            logger.info(
-                "training %s: step %d/%d, loss %.4f%s", arguments["label"], row.step, config.steps, row.loss, dev
-            )
-
+    progress = _Progress(model, config.steps, training.label if is_first else None)
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if config.num_workers > 1 else model
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    fit(wrapped, by_split["train"], by_split["dev"], config, pad_id, device, on_step)
-    if best:
-        model.load_state_dict(best)
+    fit(wrapped, by_split["train"], by_split["dev"], config, pad_id, device, progress.see)
+    if progress.weights:
+        model.load_state_dict(progress.weights)
     stats = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "train_examples": len(by_split["train"]),
         "dev_examples": len(by_split["dev"]),
         "too_long": fitting.count(False),
-        "best_step": best_row.step if best_row else config.steps,
-        "best_dev_loss": best_row.dev_loss if best_row else None,
-        "target_tokens": sum(row.target_tokens for row in curve),
-        "train_seconds": round(sum(row.seconds for row in curve), 3),
+        "best_step": progress.best.step if progress.best else config.steps,
+        "best_dev_loss": progress.best.dev_loss if progress.best else None,
+        "target_tokens": sum(row.target_tokens for row in progress.curve),
+        "train_seconds": round(sum(row.seconds for row in progress.curve), 3),
     }
     if is_first:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
-        (directory / "metrics.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in curve))
+        (directory / "metrics.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in progress.curve))
         (directory / "stats.jsonl").write_text(json.dumps(stats))
     return stats
+
+
+@dataclass
+class _Progress:
+    """What a training has come to: the curve, and the weights with the lowest dev loss. Says so now and then."""
+
+    model: Any
+    steps: int
+    label: str | None
+    curve: "list[StepMetrics]" = field(default_factory=list)
+    best: "StepMetrics | None" = None
+    weights: "dict[str, torch.Tensor]" = field(default_factory=dict)
+    best_loss: float = math.inf
+    said_at: float = 0.0
+
+    def see(self, row: "StepMetrics") -> None:
+        self.curve.append(row)
+        if row.dev_loss is not None and (self.best is None or row.dev_loss < self.best_loss):
+            self.best, self.best_loss = row, row.dev_loss
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        if self.label is not None and (row.dev_loss is not None or time.monotonic() - self.said_at > REPORT_EVERY_S):
+            self.said_at = time.monotonic()
+            dev = "" if row.dev_loss is None else f", dev loss {row.dev_loss:.4f}"
+            logger.info("training %s: step %d/%d, loss %.4f%s", self.label, row.step, self.steps, row.loss, dev)
+
+
+def _row_length(example: TokenizedExample, is_encoder_decoder: bool) -> int:
+    """What `row_tokens` bounds: the whole of an example, or the longer part where each has a row of its own."""
+    return max(len(example.prompt_ids), len(example.target_ids)) if is_encoder_decoder else len(example)
 
 
 def load_model(base: str, revision: str | None, init: str, config: TrainingConfig) -> Any:
     """The student before training. Weights of a random one come from the seed."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     dtype = getattr(torch, config.dtype)
     located = models.locate(base)
+    architecture = AutoConfig.from_pretrained(located, revision=revision)
+    auto: Any = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
     torch.manual_seed(config.seed)
     if init == "random":
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(located, revision=revision), dtype=dtype)
-    return AutoModelForCausalLM.from_pretrained(located, revision=revision, dtype=dtype, use_safetensors=True)
+        return auto.from_config(architecture, dtype=dtype)
+    return auto.from_pretrained(located, revision=revision, dtype=dtype, use_safetensors=True)

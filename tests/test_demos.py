@@ -1,0 +1,77 @@
+"""The small twins of the papers' recipes, from end to end with vLLM, and what they show (`make test-slow`)."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retort.store import open_store
+from retort.store.artifacts import Artifact, open_artifact
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def distilled(name: str, store: Path) -> dict[str, Artifact]:
+    """Run a recipe to its report; the evaluations by run, and `comparison`."""
+    command = [sys.executable, "jobs/distill.py", f"jobs/recipes/{name}.toml", f"store={store}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = done.stdout.splitlines()[-2].removeprefix("report: ")
+    assert Path(report).stat().st_size > 100_000
+    return evaluations(store)
+
+
+def evaluations(store: Path) -> dict[str, Artifact]:
+    kept = open_store(str(store))
+    (index,) = {key.rsplit("/", 1)[0] for key in kept.keys("artifacts/run/")}
+    made = open_artifact(kept, f"{index}/")
+    assert made is not None
+    inputs: dict[str, dict[str, str]] = made.manifest["inputs"]
+    named = {**inputs["evaluation"], "comparison": inputs["comparison"]["students"]}
+    found = {name: open_artifact(kept, prefix) for name, prefix in named.items()}
+    return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+
+def accuracy(rows: list[dict[str, Any]], thought: str, decode: str = "greedy") -> float:
+    return next(row["accuracy"] for row in rows if (row["thought"], row["decode"]) == (thought, decode))
+
+
+def means(kept: dict[str, Artifact]) -> dict[tuple[str, str], float]:
+    return {(row["student"], row["thought"]): row["mean"] for row in kept["comparison"].lines("seeds.jsonl")}
+
+
+def test_the_ensemble_of_thoughts(tmp_path: Path):
+    kept = distilled("demo-etd", tmp_path)
+    mean = means(kept)
+    assert all(row["seeds"] == 3 for row in kept["comparison"].lines("seeds.jsonl"))
+    singles = [mean[name, name] for name in ("pot", "eot", "cot")]
+    combined = {thought: value for (name, thought), value in mean.items() if name == "etd" and ":" in thought}
+    assert len(combined) == 5
+    assert min(singles) > 0.3
+    # The papers' direction: one student of all thoughts, combined, against each student of one.
+    assert combined["majority:cot,pot,eot"] > max(singles)
+    assert combined["oracle:pot,eot,cot"] >= max(combined.values())
+
+
+def test_socratic_students(tmp_path: Path):
+    kept = distilled("demo-socratic", tmp_path)
+    unified, pair = (accuracy(kept[name].lines("scores.jsonl"), "socratic") for name in ("unified", "iterative"))
+    cot = accuracy(kept["cot"].lines("scores.jsonl"), "cot")
+    labels = accuracy(kept["label-only"].lines("scores.jsonl"), "answer")
+    assert min(unified, pair, cot) > labels + 0.2
+    for name in ("unified", "iterative"):
+        (asked,) = kept[name].lines("questions.jsonl")
+        assert asked["bleu"] > 50
+        assert asked["same_count"] > 0.5
+
+
+def test_many_chains_against_one_and_filtered_against_label_free(tmp_path: Path):
+    kept = distilled("demo-scotd", tmp_path)
+    scores = {name: kept[name].lines("scores.jsonl") for name in kept if name != "comparison"}
+    supervised = accuracy(scores["supervised"], "cot")
+    assert supervised > accuracy(scores["label-only"], "answer") + 0.2
+    assert supervised > accuracy(scores["supervised-1"], "cot") - 0.05
+    assert accuracy(scores["label-free"], "cot", "maj@8") >= accuracy(scores["label-free"], "cot") - 0.05
