@@ -73,6 +73,26 @@ def test_arithmetic_is_calculated_exactly(text: str, normal: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("The answer is minus 3.", "-3"),
+        ("The answer is negative $3.50.", "-3.5"),
+        ("The answer is 8 - minus 3.", "11"),
+        ("The answer is 12 minus 5.", None),  # spoken arithmetic is not read
+    ],
+)
+def test_a_spoken_sign_is_a_sign(text: str, normal: str | None):
+    found = find("number", text)
+    assert found is not None
+    assert canonical("number", found) == normal
+
+
+@pytest.mark.parametrize("layout", ["Question", "Context", "Q"])
+def test_an_invented_next_question_has_no_say(layout: str):
+    assert find("number", f"The answer is 14.\n\n{layout}: Another?\nThe answer is 3.") == "14"
+
+
+@pytest.mark.parametrize(
     "said",
     [
         "(some - 25)",
@@ -85,6 +105,12 @@ def test_arithmetic_is_calculated_exactly(text: str, normal: str):
         "(1 / (2 - 2))",
         "2**3",
         "10^6",
+        "6 * 10⁴",
+        "2\\sqrt{3}",
+        "7 or 8",
+        "1 234",
+        "not 7",
+        "between 6 and 8",
         "3:45 pm",
         "1,2345",
         "12,30",

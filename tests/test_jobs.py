@@ -46,6 +46,23 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(recipe_file: Path) -> None
     assert not list(recipe_file.parent.glob("store/pools/*/segments"))
 
 
+def test_a_recording_of_one_problem_in_many_is_selected_from(recipe_file: Path) -> None:
+    recording = recipe_file.parent / "rec.jsonl"
+    recording.write_text(recording.read_text().splitlines()[0])
+    done = job("curate", str(recipe_file))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1 problems taught" in done.stderr
+
+
+def test_a_recording_of_nothing_ends_in_one_line(recipe_file: Path) -> None:
+    recording = recipe_file.parent / "rec.jsonl"
+    recording.write_text('{"question": "Another?", "thought": "cot", "completions": ["1"]}')
+    done = job("curate", str(recipe_file))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("no chain to select from")
+
+
 def test_single_stages_end_with_their_artifact_and_are_found_the_second_time(recipe_file: Path) -> None:
     first = job("curate", str(recipe_file))
     assert first.returncode == 0, first.stderr[-2000:]

@@ -213,6 +213,12 @@ def test_own_fields_may_have_other_names(tmp_path: Path):
     assert problem == Problem("own/train/7", "own", "train", "Which?", "choice", "b", ("x", "y"), "Read.")
 
 
+def test_own_problems_may_have_annotations(tmp_path: Path):
+    row = {"question": "q?", "steps": ["1 + 1 = 2"], "facts": ["Two is even."], "sub_questions": ["How many?"]}
+    (problem,) = jsonl.load(own(write(tmp_path / "r.jsonl", [row]), dev_share=0))
+    assert (problem.steps, problem.facts, problem.sub_questions) == (("1 + 1 = 2",), ("Two is even.",), ("How many?",))
+
+
 GOOD = '{"question": "q?", "answer": "1"}'
 
 
@@ -236,6 +242,8 @@ GOOD = '{"question": "q?", "answer": "1"}'
             ["line 2", "'id'", "'1'", "distinct"],
         ),
         (['[{"question": "q?"}, {"answer": 1}]'], "number", ["element 2", "'question'"]),
+        (['{"question": "q?", "steps": "1 + 1 = 2"}'], "number", ["line 1", "'steps'", "a list of texts"]),
+        (['{"question": "q?", "facts": [1]}'], "text", ["line 1", "'facts'", "[1]", "a list of texts"]),
         (['[{"question": "q?"}', "{}"], "number", ["not JSON", "one list"]),
     ],
 )

@@ -46,6 +46,8 @@ LATEX = (
     (re.compile(r"\\(?:left\b|right\b|[!,;:()\[\]]|(?=[$%]))"), ""),
     (re.compile(r"\{,\}"), ","),
 )
+SPOKEN_SIGN = re.compile(r"(?<![\d)] )\b(?:minus|negative) (?=[$€£¥]?\.?[0-9])", re.I)
+HEDGED = re.compile(r"\b(?:not|between|either|neither)\b", re.I)
 
 # What the reader takes from plain text, which has single spaces; the group is what it learns.
 NUMBER_START = re.compile(r"(?:(?<!\w)[-+] ?)?(?:[$€£¥] ?-?)?(?=\(|\.?[0-9])")
@@ -60,7 +62,7 @@ NUMBER = re.compile(
 PERCENT = re.compile(r" ?(%|per ?cent\b)")
 GOES_ON = re.compile(  # what was read would be a part of something else
     r"\w{0,9}\d|[.,]\d|:\d| ?[-+] ?[(\d$.]| [-+] \w| ?\*(?!\*) ?[\w($.]| ?\*\* ?\d| ?\^| ?[⁰¹²³⁴-⁹]| ?/ ?[($]*\.?\d"
-    r"| ?[xyz]\b| ?\\[a-z]"
+    r"| ?[xyz]\b| ?\\[a-z]| or [$]?\d| \d| (?:plus|minus|times|divided) "
 )
 UNIT = re.compile(r"[ *_$]*(?:\([^()0-9]*\)|°?[^\W\d_][^\s0-9()=]*(?: [^\s0-9()=]+){0,2})?[ .*_$]*")
 LAST_NUMBER = re.compile(
@@ -169,8 +171,9 @@ def _spoken_number(sentence: str) -> str | None:
     start = NUMBER_START.search(said)
     if start is None:
         return None
-    if "\\" in said[: start.start()]:
-        return said  # the number is a part of a LaTeX term
+    before = said[: start.start()]
+    if "\\" in before or HEDGED.search(before):
+        return said  # the number is a part of a LaTeX term, or not what is said
     reader = _Reader(said[start.start() :])
     return reader.text[: reader.position] if reader.number() else reader.text
 
@@ -199,7 +202,7 @@ def _plain(text: str) -> str:
     """Signs in ASCII, the commonest LaTeX as arithmetic, single spaces."""
     for pattern, plain in LATEX:
         text = pattern.sub(plain, text)
-    return " ".join(text.translate(SIGNS).split())
+    return SPOKEN_SIGN.sub("-", " ".join(text.translate(SIGNS).split()))
 
 
 def _written(value: Fraction) -> str:

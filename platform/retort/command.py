@@ -5,6 +5,7 @@ Wrong input ends with exit status 2 and one line, before Ray starts.
 
 import argparse
 import logging
+import os
 import sys
 from typing import Any
 
@@ -28,8 +29,9 @@ def main(description: str | None, until: pipeline.Stage) -> None:
         recipe = loading.load(arguments.recipe, arguments.overrides)
         store = open_store(recipe.store)
         if arguments.dry_run:
-            print("\n".join(pipeline.dry_run(recipe, store)))
-            return
+            print("\n".join(pipeline.dry_run(recipe, store)), flush=True)
+            # Not `return`: threads of native libraries, which have nothing left to do, may abort a normal exit.
+            os._exit(0)
         run.prepare(recipe, store)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
@@ -40,6 +42,12 @@ def main(description: str | None, until: pipeline.Stage) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+    except ValueError as error:
+        if type(error) is not ValueError:  # a library's own
+            raise
+        logger.debug("where it came from:", exc_info=True)
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
     if until == "report":
         print(f"report: {artifact.directory()}/index.html")
     print(f"artifact: {artifact.uri}")

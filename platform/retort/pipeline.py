@@ -106,9 +106,8 @@ def judge(run: Run, model: Model, plans: Plans, name: str) -> None:
         for key, summary in zip(lacking, summaries, strict=True):
             not_given += summary.lacking
             if summary.lacking:
-                logger.warning(
-                    "sampling %s: the recording lacks %d of %d chains", name, summary.lacking, summary.wanted
-                )
+                told = name, key, summary.lacking, summary.wanted
+                logger.warning("sampling %s, %s: the recording lacks %d of %d chains", *told)
             writers[key].commit([], asdict(summary))
     model_id = digest(model.identity())[:12]
     verdicts = verify(run.store, [plan for plan, _ in plans.values()], model_id, config, not_given)

@@ -106,10 +106,13 @@ def label(problem: Problem, thought: str) -> Example | None:
     return Example(problem.id, problem.split, thought, 0, prompts.render(problem, THOUGHTS[thought].CUE), target)
 
 
-def read_verdicts(row: dict[str, Any], store: Store, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The verdicts on some tasks in one file of an artifact."""
-    table = pq.read_table(io.BytesIO(store.get(row["key"])), use_threads=False)
-    return [as_row(verdict) for verdict in from_table(Verdict, table) if verdict.task in tasks]
+def read_verdicts(keys: pa.Table, store: Store, tasks: tuple[str, ...]) -> pa.Table:
+    """The verdicts on some tasks in files of an artifact; a table with their columns even where there is none."""
+    found: list[Verdict] = []
+    for key in keys.column("key").to_pylist():
+        table = pq.read_table(io.BytesIO(store.get(key)), use_threads=False)
+        found += [verdict for verdict in from_table(Verdict, table) if verdict.task in tasks]
+    return to_table(Verdict, found)
 
 
 def select_group(group: pa.Table, config: SelectionConfig) -> pa.Table:
@@ -182,7 +185,8 @@ def _select(
 
     keys = [{"key": file["key"]} for artifact in verdicts for file in artifact.manifest["files"]]
     files = ray.data.from_items(keys, override_num_blocks=min(len(keys), FILES))
-    rows = files.flat_map(partial(read_verdicts, store=store, tasks=tuple(tasks)))
+    read = partial(read_verdicts, store=store, tasks=tuple(tasks))
+    rows = files.map_batches(read, batch_size=1, batch_format="pyarrow")
     groups = rows.groupby("problem_id", num_partitions=FILES)
     chosen = groups.map_groups(partial(select_group, config=config), batch_format="pyarrow")
     written = chosen.map_batches(partial(write_examples, writer=writer), batch_size=None, batch_format="pyarrow")

@@ -224,7 +224,9 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
                 f"{gone} sampled chains are no longer in pool {plan.pool.id}: run again to sample them anew"
             )
         stats = _summary(plan, parts)
-        logger.info("verification: %d chains wanted, %d verdicts: %s", stats["wanted"], stats["rows"], stats["reasons"])
+        thoughts = ", ".join(sorted({prompt.thought for prompt in plan.prompts}))
+        told = stats["wanted"], stats["rows"], stats["reasons"]
+        logger.info("verification of %s: %d chains wanted, %d verdicts: %s", thoughts, *told)
         writer.commit([File(part["name"], part["key"], part["size"]) for part in parts], stats)
 
 

@@ -3,12 +3,13 @@
     {"id": "7", "question": "Is the sky blue?", "answer": "yes"}
     {"question": "Which is a fruit?", "choices": ["apple", "stone"], "answer": "(a)", "context": "…"}
 
-`question` is required; `answer`, `id`, `choices` and `context` are optional (null is as good as none). Without `answer`
-a problem has no gold label. Other field names are mapped with `fields`.
+`question` is required; `answer`, `id`, `choices` and `context` are optional (null is as good as none), and so are the
+lists `steps`, `facts` and `sub_questions`, which gold corpora and annotating teachers use. Without `answer` a problem
+has no gold label. Other field names are mapped with `fields`.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -17,7 +18,8 @@ from retort.records import AnswerKind, Problem, Split
 from retort.tasks import source
 from retort.tasks.config import CorpusTaskConfig, hold_out, limit
 
-FIELDS = ("id", "question", "answer", "choices", "context")
+Name = Literal["id", "question", "answer", "choices", "context", "steps", "facts", "sub_questions"]
+FIELDS: tuple[Name, ...] = get_args(Name)
 
 
 class Config(CorpusTaskConfig):
@@ -28,7 +30,7 @@ class Config(CorpusTaskConfig):
     """File of each split; a missing dev is a seeded share of train."""
     answer_kind: AnswerKind
     """What an answer is: a number, a choice, yes or no, or a text."""
-    fields: dict[Literal["id", "question", "answer", "choices", "context"], str] = Field(default={})
+    fields: dict[Name, str] = Field(default={})
     """Names of the fields in the files, where they differ from ours."""
 
     @field_validator("paths")
@@ -82,7 +84,17 @@ def _problem(config: Config, names: dict[str, str], split: Split, number: int, p
         answer=gold,
         choices=tuple(map(str, choices)),
         context=None if context is None else str(context),
+        steps=_texts(row, names["steps"], place),
+        facts=_texts(row, names["facts"], place),
+        sub_questions=_texts(row, names["sub_questions"], place),
     )
+
+
+def _texts(row: dict[str, Any], name: str, place: str) -> tuple[str, ...]:
+    listed = row.get(name) or []
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+        raise ValueError(f"{place}: field {name!r} is {repr(listed)[:60]}; expected a list of texts")
+    return tuple(listed)
 
 
 def _gold(config: Config, written: str, choices: tuple[str, ...], place: str) -> str:
