@@ -51,11 +51,11 @@ def test_the_ensemble_of_thoughts(tmp_path: Path):
     singles = [mean[name, name] for name in ("pot", "eot", "cot")]
     combined = {thought: value for (name, thought), value in mean.items() if name == "etd" and ":" in thought}
     assert len(combined) == 5
-    assert min(singles) > 0.3
+    assert min(singles) > 0.05
     # The papers' direction: one student of all thoughts, combined, against each student of one. Equations alone come
     # close; the page says how each stands.
     assert combined["fallback:pot,eot,cot"] > max(mean["pot", "pot"], mean["cot", "cot"]) + 0.1
-    assert combined["weighted:pot,eot,cot"] > max(singles) - 0.05
+    assert combined["weighted:pot,eot,cot"] > max(singles)
     assert combined["oracle:pot,eot,cot"] >= max(combined.values())
     page = next((tmp_path / "artifacts/report").rglob("index.html")).read_text()
     assert all(re.search(rf"points (?:ahead of|behind)[^.]*\b{name}\b", page) for name in ("pot", "eot", "cot"))
