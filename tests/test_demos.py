@@ -76,7 +76,10 @@ def test_socratic_students(tmp_path: Path):
 def test_many_chains_against_one_and_filtered_against_label_free(tmp_path: Path):
     kept = distilled("demo-scotd", tmp_path)
     scores = {name: kept[name].lines("scores.jsonl") for name in kept if name != "comparison"}
-    supervised = accuracy(scores["supervised"], "cot")
-    assert supervised > accuracy(scores["label-only"], "answer") + 0.2
-    assert supervised > accuracy(scores["supervised-1"], "cot") - 0.05
-    assert accuracy(scores["label-free"], "cot", "maj@8") >= accuracy(scores["label-free"], "cot") - 0.05
+    supervised, label_free = (accuracy(scores[name], "cot") for name in ("supervised", "label-free"))
+    labels = accuracy(scores["label-only"], "answer")
+    assert min(supervised, label_free) > labels + 0.1
+    # Eight chains a problem against one, the papers' main finding.
+    assert supervised > accuracy(scores["supervised-1"], "cot") + 0.05
+    assert label_free > accuracy(scores["label-free-1"], "cot")
+    assert {row["decode"] for row in scores["label-free"]} == {"greedy", "maj@8"}
