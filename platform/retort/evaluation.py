@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -32,6 +32,8 @@ from retort.thoughts import THOUGHTS, socratic
 
 logger = logging.getLogger(__name__)
 VERSION = 2
+LIBRARIES = ("sacrebleu", "wordllama")
+"""What compares sub-questions."""
 DECODE = re.compile(r"greedy|maj@([1-9][0-9]*)")
 
 
@@ -256,14 +258,9 @@ def evaluate(
     `references` holds the gold sub-questions of problems; where a Socratic student was asked some of these, the
     artifact also says how its own questions compare (`questions.jsonl`).
     """
-    inputs: dict[str, Any] = {name: artifact.id for name, artifact in verdicts.items()}
-    config = {
-        "decodes": list(decodes),
-        "combine": list(combiners),
-        "references": digest(dict(references)),
-        "tolerance": asdict(tolerance),
-    }
-    where = Address("evaluation", VERSION, config, inputs)
+    config = {"decodes": list(decodes), "combine": list(combiners), "tolerance": asdict(tolerance)}
+    inputs = {name: artifact.id for name, artifact in verdicts.items()} | {"references": digest(dict(references))}
+    where = Address("evaluation", VERSION, config, inputs, LIBRARIES)
     found = find(store, where)
     if found is not None:
         return found

@@ -16,6 +16,7 @@ from retort.prompts import Messages
 from retort.records import Request
 
 if TYPE_CHECKING:
+    from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 SEEDING: Seeding = "exact"
@@ -95,8 +96,7 @@ class Engine:
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
     ) -> Completion:
-        from vllm import SamplingParams, TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import TokensPrompt
 
         if self._engine is None:
             self._engine = self._start()
@@ -112,18 +112,9 @@ class Engine:
                 f"{request.problem_id}: prompt of {len(token_ids)} tokens + max_new_tokens = {request.max_new_tokens} "
                 f"exceeds max_model_len = {longest}; raise max_model_len or lower max_new_tokens"
             )
-        params = SamplingParams(
-            temperature=distribution.temperature,
-            top_p=distribution.top_p,
-            top_k=distribution.top_k,
-            stop=list(distribution.stop) or None,
-            seed=request.seed,
-            max_tokens=request.max_new_tokens,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         self._next_id += 1
         async for output in self._engine.generate(
-            TokensPrompt(prompt_token_ids=token_ids), params, request_id=str(self._next_id)
+            TokensPrompt(prompt_token_ids=token_ids), _params(request, distribution), request_id=str(self._next_id)
         ):
             if output.finished:
                 (sample,) = output.outputs
@@ -141,6 +132,21 @@ class Engine:
         if self._engine is not None:
             self._engine.shutdown()
             self._engine = None
+
+
+def _params(request: Request, distribution: SamplingDistribution) -> "SamplingParams":
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=distribution.temperature,
+        top_p=distribution.top_p,
+        top_k=distribution.top_k,
+        stop=list(distribution.stop) or None,
+        seed=request.seed,
+        max_tokens=request.max_new_tokens,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def _has_gpus() -> bool:

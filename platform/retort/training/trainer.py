@@ -158,9 +158,8 @@ def train_and_save(training: Training, directory: Path, device: Any) -> dict[str
     }
     is_first = not dist.is_initialized() or dist.get_rank() == 0
     progress = _Progress(model, config.steps, training.label if is_first else None)
-    wrapped = torch.nn.parallel.DistributedDataParallel(model) if config.num_workers > 1 else model
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    fit(wrapped, by_split["train"], by_split["dev"], config, pad_id, device, progress.see)
+    shared = torch.nn.parallel.DistributedDataParallel(model) if config.num_workers > 1 else model
+    fit(shared, by_split["train"], by_split["dev"], config, _pad_id(tokenizer), device, progress.see)
     if progress.weights:
         model.load_state_dict(progress.weights)
     stats = {
@@ -179,6 +178,10 @@ def train_and_save(training: Training, directory: Path, device: Any) -> dict[str
         (directory / "metrics.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in progress.curve))
         (directory / "stats.jsonl").write_text(json.dumps(stats))
     return stats
+
+
+def _pad_id(tokenizer: Any) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
 
 @dataclass
