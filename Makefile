@@ -28,6 +28,8 @@ LOCK := --quiet --no-emit-find-links --no-emit-index-url --no-annotate --no-head
 # triton (1 GB), which vLLM does without on a CPU.
 NOT_ON_CPU := torchvision torchaudio torchcodec triton
 
+BENCHES := $(sort $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py)))
+
 .PHONY: help venv demo test test-data test-slow bench check lock clean
 
 help:  ## show this list
@@ -45,13 +47,11 @@ test-data: venv  ## run the tests on external corpora, which lie in the folder R
 	@test -n "$$RETORT_DATA" || { echo 'make test-data: set RETORT_DATA to the folder that holds data/ and schemas/' >&2; exit 2; }
 	$(BIN)/pytest -m data
 
-test-slow: venv  ## run the small twins of the papers' recipes from end to end, an hour on two cores
+test-slow: venv  ## run the small twins of the papers' recipes and a hundred random kills, two hours on two cores
 	$(BIN)/pytest -m slow
 
-bench: venv  ## measure programs, equations and answers against their alternatives (RETORT_DATA: on recorded chains)
-	$(BIN)/python tests/benchmarks/bench_programs.py
-	$(BIN)/python tests/benchmarks/bench_equations.py
-	$(BIN)/python tests/benchmarks/answer_pairs.py
+bench: venv  ## measure against the alternatives, all or one: NAME=sampling (RETORT_DATA: programs and equations of others)
+	$(foreach name,$(if $(NAME),$(NAME),$(BENCHES)),PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_$(name).py &&) true
 
 check: venv  ## lint, formatting, types, and who imports whom
 	$(BIN)/ruff check

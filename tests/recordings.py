@@ -8,6 +8,7 @@ from pathlib import Path
 from retort.tasks import arithmetic
 
 COUNTS = {"train": 40, "dev": 8, "test": 10}
+SHIPPED = 'engine = "vllm"\nmodel = "shipped:teacher"\ndtype = "float32"\nmax_num_seqs = 32'
 
 
 def write_recording(path: Path, num_chains: int, wrong_share: float = 0.25, seed: int = 0) -> Path:
@@ -30,8 +31,12 @@ def _completion(story: arithmetic.Story, rng: random.Random, wrong_share: float)
     return text
 
 
-def recipe(recording: Path, store: str, num_chains: int, **extra: str) -> str:
-    """A recipe, as TOML, that samples the recording under the name `rec` for one corpus of chains and one of labels."""
+def recipe(recording: Path | None, store: str, num_chains: int, **extra: str) -> str:
+    """A recipe, as TOML, that samples a teacher `rec` for one corpus of chains, and has one of labels.
+
+    The teacher is the recording, or the shipped one on the real engine where there is none.
+    """
+    engine = SHIPPED if recording is None else f'engine = "replay"\npaths = ["{recording}"]'
     return f"""
 name = "test"
 store = "{store}"
@@ -42,8 +47,7 @@ dev = {COUNTS["dev"]}
 test = {COUNTS["test"]}
 [[teacher]]
 id = "rec"
-engine = "replay"
-paths = ["{recording}"]
+{engine}
 temperature = 1.0
 max_new_tokens = 96
 num_chains = {num_chains}

@@ -5,7 +5,7 @@ The lists are the published errors of `answers.compare`: a pair that leaves them
 
 import pytest
 
-from benchmarks.answer_pairs import (
+from benchmarks.bench_answers import (
     CLEAR,
     CONVENTION,
     JUDGES,

@@ -58,6 +58,19 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ('name = "whole"', 'name = "whole"\n"new\\nline" = 1', ["unknown key"]),
     ("[evaluation]", "[evaluatoin]", ["evaluatoin: unknown key", "did you mean 'evaluation'"]),
     ("name =", "name = =", ["not TOML", "line 1"]),
+    # Policies of sampling
+    (TEACHER, TEACHER + 'policy = "best"\n', ["teacher.tiny.policy = 'best'", "until_correct"]),
+    (TEACHER, TEACHER + 'policy = "greedy"\n', ["greedy", "temperature = 1, num_chains = 8", "0 and 1"]),
+    (TEACHER, TEACHER + 'policy = "until_correct"\n', ["num_correct = None", "go together"]),
+    (TEACHER, TEACHER + "num_correct = 2\n", ["num_correct = 2 with policy 'fixed'", "go together"]),
+    (TEACHER, TEACHER + 'policy = "until_correct"\nnum_correct = 9\n', ["9 of num_chains = 8", "no more"]),
+    (
+        TEACHER + CORPUS,
+        TEACHER + 'policy = "until_correct"\nnum_correct = 2\n' + CORPUS + 'selection = { rule = "majority" }\n',
+        ["corpus.chains.selection.rule", "'majority'", "same chains of every problem", "expected 'correct'"],
+    ),
+    ("[evaluation]", "[sampling]\npilot = {}\n[evaluation]", ["sampling.pilot.min_accepted: missing"]),
+    ("[evaluation]", "[sampling]\nmax_tokens_total = 0\n[evaluation]", ["sampling.max_tokens_total = 0"]),
     # Tasks
     (TASK, "", ["task: missing", "a list"]),
     (TASK, "task = []\n", ["task = []", "at least 1"]),
@@ -88,8 +101,8 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (TEACHER, TEACHER + TEACHER, ["teacher", "'tiny'", "distinct"]),
     ('id = "tiny"\n', "", ["teacher.0.id: missing", "a text"]),
     ('"vllm"', '"vlm"', ["teacher.tiny", "engine 'vlm'", "did you mean 'vllm'", "replay"]),
-    ('"vllm"', '["vllm"]', ["teacher.tiny", "engine ['vllm']", "expected one of hf, replay"]),
-    ('engine = "vllm"\n', "", ["teacher.tiny", "engine is missing", "expected one of hf, replay"]),
+    ('"vllm"', '["vllm"]', ["teacher.tiny", "engine ['vllm']", "expected one of endpoint, hf, replay"]),
+    ('engine = "vllm"\n', "", ["teacher.tiny", "engine is missing", "expected one of endpoint, hf, replay"]),
     ("temperature =", "temprature =", ["teacher.tiny", "'temprature'", "did you mean 'temperature'", "top_p"]),
     ("temperature =", "dtyp =", ["teacher.tiny", "'dtyp'", "did you mean 'dtype'", "top_p"]),
     ("temperature =", "settings = {}\ntemperature =", ["teacher.tiny", "unknown key 'settings'"]),
@@ -276,6 +289,13 @@ def test_each_kind_keeps_its_own_settings(tmp_path: Path):
     assert teacher.settings.paths == (str(rows),)
     again = Recipe.model_validate({**dict(read), "name": "again"})
     assert (again.task, again.teacher) == (read.task, read.teacher)
+
+
+def test_a_greedy_teacher_needs_neither_temperature_nor_number(recipe: Path):
+    text = TEACHER.replace("temperature = 1.0\n", "").replace("num_chains = 8\n", "") + 'policy = "greedy"\n'
+    recipe.write_text(WHOLE.replace(TEACHER, text))
+    (teacher,) = load(recipe).teacher
+    assert (teacher.distribution.temperature, teacher.num_chains) == (0, 1)
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "FileNotFoundError"), (b"\xff", "UnicodeDecodeError")])

@@ -41,6 +41,7 @@ async def ask(engine: Engine) -> list[Completion]:
     asked = [f"Question: {question}\n" for question in TARGETS]
     requests = [Request(prompts.prompt_hash(prompt), 0, prompt, 0, 40, "p/train/0", "cot", "") for prompt in asked]
     greedy = SamplingDistribution(temperature=0)
+    await engine.start()
     found = await asyncio.gather(*map(engine.complete, asked, requests, [greedy] * len(asked)))
     engine.close()
     return [completion for completion in found if completion is not None]

@@ -6,12 +6,13 @@ import json
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GenerationConfig
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 import families
 from families import one_thread as one_thread
@@ -34,9 +35,10 @@ def request(seed: int, max_new_tokens: int = 24) -> Request:
     return Request("hash", 0, "", seed, max_new_tokens, "p/train/0", "cot", "")
 
 
-def ask(model: str, asked: Sequence[Asked], batch_size: int = 32) -> list[Completion]:
+def ask(model: str, asked: Sequence[Asked], batch_size: int = 32, **fields: Any) -> list[Completion]:
     async def all_at_once() -> list[Completion]:
-        engine = hf.Engine(hf.Config(model=model, batch_size=batch_size, dtype="float32", device="cpu"))
+        engine = hf.Engine(hf.Config(model=model, batch_size=batch_size, dtype="float32", device="cpu", **fields))
+        await engine.start()
         completions = await asyncio.gather(*(engine.complete(*each) for each in asked))
         engine.close()
         return completions
@@ -77,12 +79,13 @@ def test_a_row_is_answered_as_soon_as_it_has_ended(model: str) -> None:
 
     async def ask_both() -> list[Completion]:
         engine = hf.Engine(hf.Config(model=model, dtype="float32", device="cpu"))
-        await engine.complete(PROMPTS[1], request(0, 1), WARM)  # loads the model
-        assert engine._loading is not None
-        (await engine._loading)._model.register_forward_pre_hook(hold)
+        await engine.start()
+        assert engine._model is not None
+        engine._model._model.register_forward_pre_hook(hold)
         long, short = (asyncio.create_task(engine.complete(PROMPTS[1], request(7, most), WARM)) for most in (24, 2))
         completions = [await short]
         assert not long.done()
+        assert engine.num_tokens == 4, "tokens are to be counted before a row ends"
         answered.set()
         return [*completions, await long]
 
@@ -192,7 +195,7 @@ def test_a_tokenizer_bounds_the_prompts_of_a_model_with_relative_positions(tmp_p
 def test_a_request_that_is_given_up_leaves_its_batch_running() -> None:
     async def give_one_up() -> list[Completion | BaseException]:
         engine = hf.Engine(hf.Config(model="shipped:student", max_wait_ms=300, dtype="float32"))
-        await engine.complete(PROMPTS[0], request(9), WARM)  # loads the model
+        await engine.start()
         tasks = [asyncio.create_task(engine.complete(PROMPTS[0], request(seed), WARM)) for seed in range(3)]
         await asyncio.sleep(0.05)
         tasks[1].cancel()
@@ -203,17 +206,37 @@ def test_a_request_that_is_given_up_leaves_its_batch_running() -> None:
     assert [first, last] == ask("shipped:student", [(PROMPTS[0], request(seed), WARM) for seed in (0, 2)])
 
 
-def test_every_request_hears_that_a_model_cannot_be_loaded(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_found_out_at_the_start(tmp_path: Path) -> None:
     model = families.save("llama", tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(SafetensorError):
+        asyncio.run(hf.Engine(hf.Config(model=model)).start())
 
-    async def ask_twice() -> list[Completion | BaseException]:
-        engine = hf.Engine(hf.Config(model=model))
-        return await asyncio.gather(
-            *(engine.complete(PROMPTS[0], request(seed), WARM) for seed in (0, 1)), return_exceptions=True
-        )
 
-    assert [type(heard).__name__ for heard in asyncio.run(ask_twice())] == ["SafetensorError"] * 2
+def plain_logprobs(model: str, prompt: str, token_ids: Sequence[int]) -> list[float]:
+    """Log-probability of each new token, by one plain forward pass."""
+    is_encoder_decoder = models.is_encoder_decoder(model, None)
+    auto: Any = AutoModelForSeq2SeqLM if is_encoder_decoder else AutoModelForCausalLM
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    asked, new = torch.tensor([tokenizer.encode(prompt)]), torch.tensor([list(token_ids)])
+    with torch.inference_mode():
+        loaded = auto.from_pretrained(model, dtype=torch.float32).eval()
+        if is_encoder_decoder:
+            scores = loaded(input_ids=asked, labels=new).logits[0]
+        else:
+            scores = loaded(torch.cat([asked, new], dim=1)).logits[0, asked.shape[1] - 1 : -1]
+    return scores.log_softmax(-1).gather(1, new[0][:, None])[:, 0].tolist()
+
+
+def test_log_probabilities_are_the_models_own_whatever_it_was_drawn_with(model: str) -> None:
+    narrow = SamplingDistribution(temperature=0.5, top_p=0.8, top_k=9)
+    asked: list[Asked] = [(prompt, request(5), narrow) for prompt in PROMPTS]
+    for (prompt, _, _), completion in zip(asked, ask(model, asked, logprobs="tokens", token_ids=True), strict=True):
+        plain = plain_logprobs(model, prompt, completion.token_ids)
+        assert completion.token_logprobs == pytest.approx(plain, abs=1e-3)
+        assert completion.logprob == pytest.approx(sum(plain), abs=1e-2)
+        assert len(completion.token_ids) == completion.num_tokens
+        assert min(plain) < -0.1, "the model is sure of everything"
 
 
 def test_where_a_model_fails_under_way_rows_that_have_ended_keep_their_answers() -> None:
@@ -225,9 +248,9 @@ def test_where_a_model_fails_under_way_rows_that_have_ended_keep_their_answers()
 
     async def ask_three() -> list[Completion | BaseException]:
         engine = hf.Engine(hf.Config(model="shipped:student", dtype="float32", device="cpu"))
-        await engine.complete(PROMPTS[0], request(0, 1), WARM)  # loads the model
-        assert engine._loading is not None
-        (await engine._loading)._model.register_forward_pre_hook(fail)
+        await engine.start()
+        assert engine._model is not None
+        engine._model._model.register_forward_pre_hook(fail)
         asked = (engine.complete(PROMPTS[0], request(9, most), WARM) for most in (24, 1, 12))
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -245,6 +268,7 @@ def test_a_chat_model_is_asked_through_its_template(tmp_path: Path) -> None:
 
     async def both() -> list[Completion]:
         engine = hf.Engine(hf.Config(model=str(tmp_path)))
+        await engine.start()
         return [await engine.complete(prompt, request(0, 96), GREEDY) for prompt in (as_chat(TEXT), TEXT)]
 
     chat, plain = asyncio.run(both())
@@ -254,19 +278,3 @@ def test_a_chat_model_is_asked_through_its_template(tmp_path: Path) -> None:
 
 def test_a_model_has_one_identity_under_both_engines() -> None:
     assert hf.Config(model="shipped:student").identity() == vllm.Config(model="shipped:student").identity()
-
-
-@pytest.mark.parametrize("name", ["teacher", "student"])
-def test_greedy_completions_are_those_of_vllm(name: str) -> None:
-    problems = arithmetic.load(arithmetic.Config(id="arithmetic", train=16, dev=0, test=0))
-    asked: list[Asked] = [
-        (render(problem, cues.COT), replace(request(0, 64), problem_id=problem.id), GREEDY) for problem in problems
-    ]
-
-    async def by_vllm() -> list[Completion]:
-        engine = vllm.Engine(vllm.Config(model=f"shipped:{name}", dtype="float32", max_model_len=512))
-        completions = await asyncio.gather(*(engine.complete(*each) for each in asked))
-        engine.close()
-        return completions
-
-    assert asyncio.run(by_vllm()) == ask(f"shipped:{name}", asked)

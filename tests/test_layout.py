@@ -23,9 +23,9 @@ PACKAGE = ROOT / "platform" / "retort"
 # the longest that fits decides.
 LAYERS: list[set[str]] = [
     {"records", "answers", "prompts"},
-    {"store", "metrics"},
+    {"store"},
     {"tasks", "thoughts", "solvers", "engines"},
-    {"rollouts", "asking", "combining", "intervals", "questions"},
+    {"rollouts", "asking", "combining", "intervals", "questions", "owned", "metrics"},
     {"verification"},
     {"sampling", "selection"},
     {"evaluation"},
@@ -33,9 +33,9 @@ LAYERS: list[set[str]] = [
     {"shipped"},
     {"config", "loading", "comparison"},
     {"run"},
-    {"planning"},
+    {"planning", "importing"},
     {"pipeline", "sweep", "report"},
-    {"command"},
+    {"command", "upkeep"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -67,7 +67,7 @@ def test_a_row_without_a_question_is_found_by_its_id(recorded: Any, problem_id: 
 
 def test_a_completion_says_that_it_ended_and_that_its_tokens_are_not_known(tmp_path: Path):
     made = engine(write(tmp_path / "r.jsonl", [{"question": QUESTION, "completions": ["one"]}]))
-    assert complete(made, request()) == Completion("one", "stop", 0, 0)
+    assert complete(made, request()) == Completion("one", "stop", 0, 0, logprob=None, token_logprobs=(), token_ids=())
 
 
 def test_one_completion_needs_no_list(tmp_path: Path):

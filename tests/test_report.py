@@ -8,7 +8,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,11 +22,12 @@ from retort.config import Recipe
 from retort.pipeline import measure
 from retort.records import Example, Problem, Split, Verdict
 from retort.report import chains, report
+from retort.report.blocks import Remark, Section, Table
 from retort.report.comparisons import both_ways
 from retort.report.contents import Contents, Measured, Role, Spread, open_run
-from retort.report.cost import union_s
+from retort.report.cost import cost, sampling_stats, union_s
 from retort.report.findings import ensembles, leader
-from retort.report.formatting import duration, points, probability, share, shortened, tokens, visible
+from retort.report.formatting import duration, points, probability, share, shortened, size, tokens, visible
 from retort.report.recipes import base_name, call, recipe_text
 from retort.run import Run
 from retort.run import index as index_of
@@ -105,6 +106,7 @@ RECIPE: dict[str, Any] = {
         "decodes": ["greedy", "maj@4"],
     },
 }
+OLDER = ("wanted", "reused", "sampled", "lacking", "prompt_tokens", "output_tokens", "seconds")
 # How often each model is right on the test problems.
 SKILL = {"tiny": 0.9, "recorded": 0.8, "cot": 0.7, "label-only": 0.1, "base": 0.02}
 
@@ -157,19 +159,36 @@ def verdicts(model: str, thought: str, problems: Sequence[Problem], num_chains: 
 
 
 def sampled(run: Run, name: str, rows: list[Verdict], reused: int = 0) -> Artifact:
-    """What `pipeline.judge` would keep of one plan of one model."""
+    """What `pipeline.judge` would keep of one plan of one model. Those of `recorded` are of an older version."""
     fresh = rows[reused:]
+    is_policy = name == "tiny/cot"
     summary = Sampled(
-        wanted=len(rows) + 1,
+        wanted=len(rows) + 1 + 600 * is_policy,
         reused=reused,
         sampled=len(fresh),
         lacking=1,
+        withheld=350 * is_policy,
+        unneeded=250 * is_policy,
+        saved_tokens=20_000 * is_policy,
         prompt_tokens=sum(row.num_prompt_tokens for row in fresh),
         output_tokens=sum(row.num_tokens for row in fresh),
+        accepted=sum(row.is_correct is True for row in fresh),
+        accepted_tokens=sum(row.num_tokens for row in fresh if row.is_correct),
+        segments=3,
+        segment_bytes=40_500,
         seconds=2.5,
+        sampling_s=2.0,
+        engine_s=16.0,
+        busy_s=12.0,
+        engine_starts=3,
+        stalls=1,
+        replacements=2,
     )
+    told = asdict(summary)
+    if name.startswith("recorded"):
+        told = {key: told[key] for key in OLDER}
     writer = Writer(run.store, Address("sampling", 1, {}, {"name": name}), started_at_s=time.time() - 20)
-    run.keep("sampling", name, writer.commit([], asdict(summary)))
+    run.keep("sampling", name, writer.commit([], told))
     writer = Writer(run.store, Address("verdicts", 1, {}, {"name": name}))
     halves = rows[::2], rows[1::2]
     files = [writer.put_records(f"part-{number}.parquet", Verdict, half) for number, half in enumerate(halves)]
@@ -504,7 +523,7 @@ def test_an_artifact_that_is_gone_is_named(made: tuple[LocalStore, Artifact]):
     store, run = made
     inputs = {"corpus": {"chains": "artifacts/corpus/gone/"}}
     broken = replace(run, manifest={**run.manifest, "inputs": inputs})
-    with pytest.raises(ValueError, match=r"corpus 'chains' is not at .*/artifacts/corpus/gone/"):
+    with pytest.raises(ValueError, match=r"corpus 'chains' is not at .*/artifacts/corpus/gone;"):
         open_run(store, broken)
 
 
@@ -694,6 +713,80 @@ def test_tokens_that_nobody_counted_are_not_zero(opened: Page):
     assert 20 <= float(row[4].removesuffix(" s")) < 60  # three plans of 20 s each, at about the same time
 
 
+def cells(window: Page, table: str, row: str) -> list[str]:
+    """The cells of a row of a table, its name left out."""
+    rows = window.get_by_role("table", name=table).get_by_role("row")
+    return rows.filter(has=window.get_by_role("rowheader", name=row, exact=True)).get_by_role("cell").all_inner_texts()
+
+
+def test_rates_run_over_the_sampling_alone_where_it_was_timed(opened: Page, contents: Contents):
+    artifacts = [one.sampled for one in contents.samplings if one.model == "tiny" and one.sampled]
+    accepted = sum(made.stats["accepted_tokens"] for made in artifacts)
+    # 314 chains of three plans that share 2 s.
+    tiny, recorded = (cells(opened, "Sampling by model", model)[5:] for model in ("tiny", "recorded"))
+    assert (tiny[0], tiny[2]) == ("157", f"{accepted / 2:,.0f}")
+    # 144 chains in the 20 s from start to end; nobody counted tokens, nor what was accepted.
+    assert recorded == ["7.20", "–", "–"]
+
+
+def test_what_became_of_engines_and_segments_is_told_where_it_is_known(opened: Page):
+    # Three plans of one session: engines are its own, segments are each plan's.
+    assert cells(opened, "Engines and storage by model", "tiny") == ["16.0 s", "75.0%", "3", "1", "2", "9", "122 kB"]
+    assert cells(opened, "Engines and storage by model", "recorded") == []
+    for told in (
+        "Of tiny, 250 chains were not needed (about 20,000 tokens, 44.6% of what all would have cost)",
+        "Of tiny, 350 chains were not asked for: max_tokens_total was reached.",
+    ):
+        assert opened.locator("#cost").get_by_text(told).is_visible()
+
+
+def with_stats(contents: Contents, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Contents:
+    """The same run, had its sampling left other stats."""
+    changed = {
+        name: replace(made, manifest={**made.manifest, "stats": change(made.stats)})
+        for name, made in contents.stage("sampling").items()
+    }
+    return replace(contents, artifacts={**contents.artifacts, "sampling": changed})
+
+
+def columns(section: Section, caption: str) -> list[str] | None:
+    """The columns of a table; None where it is not there."""
+    tables = (block for block in section.blocks if isinstance(block, Table) and block.caption == caption)
+    return next(([column.name for column in table.columns] for table in tables), None)
+
+
+def test_columns_of_trouble_are_there_after_trouble_only(contents: Contents):
+    usual = ["model", "engines up", "busy", "engine starts", "segments", "stored"]
+    caption = "Engines and storage by model"
+    calm = with_stats(contents, lambda stats: {**stats, "stalls": 0, "replacements": 0})
+    assert columns(cost(calm), caption) == usual
+    assert columns(cost(contents), caption) == [*usual[:4], "silent", "replaced", *usual[4:]]
+
+
+def test_a_run_of_an_older_version_is_told_by_what_it_kept(contents: Contents):
+    older = cost(with_stats(contents, lambda stats: {key: stats[key] for key in OLDER}))
+    assert columns(older, "Engines and storage by model") is None
+    assert (columns(older, "Sampling by model") or [])[-2:] == ["chains/s", "new tokens/s"]
+    assert not any(isinstance(block, Remark) and "Accepted" in block.text for block in older.blocks)
+
+
+def test_stats_of_a_session_count_once_and_unknown_ones_not_at_all(made: tuple[LocalStore, Artifact]):
+    def artifact(end: float, **stats: float) -> Artifact:
+        return replace(made[1], manifest={"created_at_s": end, "seconds": 4.0, "stats": stats})
+
+    both = {"sampling_s": 3.0, "engine_starts": 1, "reused": 0}
+    first, sibling = artifact(10.0, sampled=5, **both), artifact(10.1, sampled=7, **both)
+    later = artifact(20.0, sampled=1, **both)
+    assert sampling_stats([first, sibling, later]) == {
+        "sampled": 13,
+        "sampling_s": 6.0,
+        "engine_starts": 2,
+        "reused": 0,
+    }
+    assert sampling_stats([first, artifact(20.0, sampled=0, reused=9)])["sampling_s"] == 3.0
+    assert set(sampling_stats([first, artifact(20.0, sampled=3, reused=9)])) == {"sampled", "reused"}
+
+
 def test_differences_have_signs_and_small_chances_bounds():
     assert [points(difference) for difference in (0.25, -0.0512, 0.0)] == ["+25.0", "−5.1", "+0.0"]
     assert [probability(p) for p in (1.0, 0.07031, 0.0001, 3e-9, 0.0)] == ["1.0000", "0.0703", "0.0001"] + [
@@ -704,6 +797,23 @@ def test_differences_have_signs_and_small_chances_bounds():
 def test_shares_are_not_rounded_to_none_or_all():
     shares = [share(*of) for of in ((0, 9), (1, 9999), (1, 8), (9998, 9999), (9, 9), (0, 0))]
     assert shares == ["0.0%", "< 0.1%", "12.5%", "> 99.9%", "100.0%", "–"]
+
+
+def test_sizes_have_the_unit_that_fits():
+    numbers = (0, 812, 999, 1000, 40_500, 121_500, 999_499, 999_999, 4_120_000, 2.5e9, 7e12)
+    assert [size(number) for number in numbers] == [
+        "0 B",
+        "812 B",
+        "999 B",
+        "1.0 kB",
+        "40.5 kB",
+        "122 kB",
+        "999 kB",
+        "1.0 MB",
+        "4.1 MB",
+        "2.5 GB",
+        "7.0 TB",
+    ]
 
 
 def test_times_that_overlap_count_once(made: tuple[LocalStore, Artifact]):

@@ -27,11 +27,21 @@ STEPS = socratic.steps_of(STORY.socratic())
 class Scripted:
     """An engine that answers by a function of the prompt, one token a word, and stops where it is told to.
 
-    It sees prompts of `longest` characters.
+    It sees prompts of `longest` characters, and tells each token's log-probability where it has a `logprob` to tell.
     """
 
-    def __init__(self, answer: Callable[[str], str | None], longest: int = 10_000) -> None:
-        self.answer, self.longest, self.seeds, self.asked = answer, longest, list[int](), list[str]()
+    def __init__(
+        self, answer: Callable[[str], str | None], longest: int = 10_000, logprob: float | None = None
+    ) -> None:
+        self.answer, self.longest, self.logprob = answer, longest, logprob
+        self.seeds, self.asked = list[int](), list[str]()
+
+    @property
+    def num_tokens(self) -> None:
+        return
+
+    async def start(self) -> None:
+        return
 
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
@@ -46,9 +56,16 @@ class Scripted:
             return None
         text, stop = until_stop(answer, distribution.stop)
         words = text.split(" ")
-        if len(words) > request.max_new_tokens:
-            return Completion(" ".join(words[: request.max_new_tokens]), "length", 7, request.max_new_tokens)
-        return Completion(text, "stop", 7, len(words), stop)
+        most = request.max_new_tokens
+        if len(words) > most:
+            completion = Completion(" ".join(words[:most]), "length", 7, most)
+        else:
+            completion = Completion(text, "stop", 7, len(words), stop)
+        if self.logprob is None:
+            return completion
+        logprobs = (self.logprob,) * completion.num_tokens
+        ids = tuple(range(completion.num_tokens))
+        return completion._replace(logprob=sum(logprobs), token_logprobs=logprobs, token_ids=ids)
 
     def close(self) -> None:
         self.asked.clear()
@@ -302,3 +319,30 @@ def test_the_budget_is_each_turns_own():
         asked = request("?\n#\n", max_new_tokens=budget)
         chain = rolled([Scripted(lambda prompt: "a b c d e f")], asked, Rollout(calculator=True))
         assert (chain.finish_reason, chain.num_tokens) == (finish_reason, budget)
+
+
+def test_log_probabilities_of_turns_add_up_where_all_engines_tell_them():
+    settings = Iterative()
+    asked = request(socratic.first_prompt(PROBLEM, settings))
+    engines = taught(settings)
+    for engine in engines:
+        engine.logprob = -0.5
+    chain = rolled(engines, asked, Rollout(iterative=settings))
+    lengths = [json.loads(turn)["num_tokens"] for turn in chain.turns]
+    assert len(lengths) > 1
+    assert chain.logprob == -0.5 * sum(lengths)
+    assert chain.token_logprobs == (-0.5,) * sum(lengths)
+    assert chain.token_ids == tuple(itertools.chain.from_iterable(map(range, lengths)))
+    engines[1].longest = 0
+    cut_off = rolled(engines, asked, Rollout(iterative=settings))
+    assert (cut_off.finish_reason, cut_off.logprob) == ("length", -0.5 * lengths[0])
+    engines[1].longest, engines[1].logprob = 10_000, None
+    assert rolled(engines, asked, Rollout(iterative=settings)).logprob is None
+
+
+def test_log_probabilities_of_a_calculating_turn_are_those_of_what_the_model_wrote():
+    engine = Scripted(weak, logprob=-0.5)
+    chain = rolled([engine], request("12 + 5?\n#\n"), Rollout(calculator=True))
+    assert len(engine.asked) == 2
+    assert chain.num_tokens == len(chain.token_logprobs) == len(chain.token_ids) > 0
+    assert chain.logprob == -0.5 * chain.num_tokens

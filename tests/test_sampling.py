@@ -1,8 +1,8 @@
 """Sampling: what is wanted is sampled once, durable in time, and grows without buying anything twice."""
 
-import asyncio
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,102 +12,112 @@ from recordings import recipe, write_recording
 from retort import rollouts, sampling
 from retort.asking import student_asked
 from retort.engines import replay
-from retort.engines.interface import Completion, SamplingDistribution
+from retort.engines.interface import SamplingDistribution
 from retort.loading import load
 from retort.pipeline import judge
 from retort.planning import teacher_plans
-from retort.prompts import Messages
-from retort.records import Problem, Request
+from retort.records import Chain, Problem
 from retort.rollouts import Rollout
 from retort.run import prepare
-from retort.sampling import BATCH_CHAINS, Model, SamplingConfig, batches, sample, sample_batch
+from retort.sampling import Model, SamplingConfig, sample
+from retort.sampling.drawing import Order
+from retort.sampling.ordering import order, phases
 from retort.store import Store
 from retort.store.hashing import digest
-from retort.store.plan import Plan
-from retort.store.pool import PARTITIONS, Pool, batch_name, partition_of
+from retort.store.plan import Plan, PlannedPrompt, request_of, wanted_keys
+from retort.store.pool import PARTITIONS, Pool, partition_of
 from retort.tasks import arithmetic
 from retort.thoughts.socratic import Iterative
-from retort.verification import verify
+from retort.verification import VerificationConfig, until_correct, verify
 
 plan = partial(sampling.plan, asked=student_asked(Rollout()))
 
 DISTRIBUTION = SamplingDistribution(temperature=1.0)
 
 
-class TimedEngine:
-    """An engine whose chains finish when the test says so: request i after `seconds[i]`, or never where it is None."""
-
-    def __init__(self, seconds: list[float | None]) -> None:
-        self.seconds = seconds
-
-    async def complete(
-        self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
-    ) -> Completion | None:
-        del prompt, distribution
-        seconds = self.seconds[request.index]
-        if seconds is None:
-            raise RuntimeError("engine died")
-        await asyncio.sleep(seconds)
-        return Completion(f"chain {request.index}", "stop", 3, 2)
-
-    def close(self) -> None:
-        pass
-
-
 def problems(count: int) -> list[Problem]:
     return list(arithmetic.load(arithmetic.Config(id="arithmetic", train=count, dev=0, test=0)))
 
 
-def one_prompt(store: Store, num_chains: int) -> tuple[Plan, list[Request]]:
-    wanted = plan(problems(1), "cot", Pool(store, {"model": "timed"}), num_chains, 16)
-    return wanted, list(wanted.missing())
+def keys(wanted: Plan) -> set[tuple[str, int]]:
+    return wanted_keys(list(wanted.prompts))
+
+
+def keys_of(order: Order) -> set[tuple[str, int]]:
+    return {(order.prompts[0].prompt_hash, index) for index in order.indexes}
+
+
+def everywhere(wanted: Plan) -> set[tuple[str, str]]:
+    return {(wanted.pool.id, partition) for partition in PARTITIONS}
+
+
+def chain_of(prompt: PlannedPrompt, index: int, max_new_tokens: int) -> Chain:
+    asked = request_of(prompt, index, max_new_tokens)
+    return Chain(
+        prompt_hash=asked.prompt_hash,
+        index=index,
+        prompt=asked.prompt,
+        text="The answer is 3.",
+        finish_reason="stop",
+        num_prompt_tokens=5,
+        num_tokens=6,
+        max_new_tokens=max_new_tokens,
+        seed=asked.seed,
+        problem_id=asked.problem_id,
+        thought=asked.thought,
+        finished_at_s=1.5,
+    )
 
 
 def in_pool(wanted: Plan) -> int:
-    keys = {(request.prompt_hash, request.index) for p in PARTITIONS for request in wanted.requests(p)}
-    return sum(len(wanted.pool.chains(partition, keys, wanted.max_new_tokens)) for partition in PARTITIONS)
+    return sum(len(wanted.pool.chains(partition, keys(wanted), wanted.max_new_tokens)) for partition in PARTITIONS)
 
 
-def test_batches_hold_every_request_once_and_never_cross_a_partition(store: Store) -> None:
-    wanted = plan(problems(100), "cot", Pool(store, {}), 7, 16)
-    made = list(batches(wanted.missing()))
-    assert sum(len(batch) for batch in made) == 700
-    assert len({(request.prompt_hash, request.index) for batch in made for request in batch}) == 700
-    assert max(len(batch) for batch in made) == BATCH_CHAINS
-    assert all(len({partition_of(request.prompt_hash) for request in batch}) == 1 for batch in made)
+def test_batches_hold_every_chain_once_and_never_cross_a_partition(store: Store) -> None:
+    wanted = plan(problems(300), "cot", Pool(store, {}), 7, 16)
+    ordered = order({0: wanted}, everywhere(wanted), VerificationConfig(), actors=2)
+    ordered_keys = [keys_of(order) for batch in ordered.batches for order in batch.orders]
+    assert sum(map(len, ordered_keys)) == ordered.num_missing == 2100
+    assert set().union(*ordered_keys) == keys(wanted)
+    # 2100 chains over 2 actors and 8 batches each; a prompt is not torn.
+    assert {sum(len(order.indexes) for order in batch.orders) for batch in ordered.batches} <= set(range(7, 134, 7))
+    assert max(sum(len(order.indexes) for order in batch.orders) for batch in ordered.batches) == 133
+    for batch in ordered.batches:
+        assert len({partition_of(order.prompts[0].prompt_hash) for order in batch.orders}) == 1
 
 
-def test_a_finished_chain_is_durable_before_its_slow_sibling_ends(store: Store) -> None:
-    wanted, requests = one_prompt(store, 3)
+def test_prompts_that_cost_most_are_sampled_first(store: Store) -> None:
+    asked = problems(40)
+    lengths = {problem.id: number for number, problem in enumerate(asked)}
+    known = [replace(problem, steps=("x" * (400 + 40 * lengths[problem.id]),)) for problem in asked]
+    wanted = plan(known, "cot", Pool(store, {}), 4, 16)
+    costs = [batch.cost for batch in order({0: wanted}, everywhere(wanted), VerificationConfig(), actors=1).batches]
+    assert costs == sorted(costs, reverse=True)
+    assert len(set(costs)) > 8
+    # What the pool knows is better than a guess: here, the last shall be first.
+    first = known[0]
+    (prompt,) = [prompt for prompt in wanted.prompts if prompt.problem.id == first.id]
+    wanted.pool.append("b", [replace(chain_of(prompt, 0, 16), num_tokens=9000)])
+    batch = order({0: wanted}, everywhere(wanted), VerificationConfig(), actors=1).batches[0]
+    assert batch.cost == 9000
+    assert batch.orders[0].prompts[0].problem.id == first.id
 
-    async def check() -> None:
-        engine = TimedEngine([0.0, 0.1, 4.0])
-        running = asyncio.create_task(
-            sample_batch([engine], Rollout(), wanted.pool, DISTRIBUTION, batch_name(requests), requests, flush_s=1.0)
-        )
-        await asyncio.sleep(1.2)
-        assert in_pool(wanted) == 2
-        assert len(await running) == 3
 
-    asyncio.run(check())
-    assert in_pool(wanted) == 3
+def test_plans_of_one_session_that_want_the_same_chains_order_them_once(store: Store) -> None:
+    pool = Pool(store, {})
+    one, two = plan(problems(20), "cot", pool, 2, 16), plan(problems(30), "cot", pool, 4, 16)
+    assert phases([one, two]) == [[0, 1]]
+    ordered = order({0: one, 1: two}, everywhere(one) | everywhere(two), VerificationConfig(), actors=1)
+    assert ordered.num_missing == 120
+    assert ordered.reused == {0: 0, 1: 40}
 
 
-def test_chains_that_finished_before_the_engine_died_are_durable(store: Store) -> None:
-    wanted, requests = one_prompt(store, 3)
-    with pytest.raises(RuntimeError, match="engine died"):
-        asyncio.run(
-            sample_batch(
-                [TimedEngine([0.0, 0.0, None])],
-                Rollout(),
-                wanted.pool,
-                DISTRIBUTION,
-                batch_name(requests),
-                requests,
-                flush_s=60.0,
-            )
-        )
-    assert in_pool(wanted) == 2
+def test_a_policy_that_wants_what_others_want_comes_after_them(store: Store) -> None:
+    pool, until = Pool(store, {}), until_correct(2, VerificationConfig())
+    one, other = plan(problems(20), "cot", pool, 2, 16), plan(problems(30), "answer", pool, 4, 16, until=until)
+    policy = plan(problems(5), "cot", pool, 4, 16, until=until)
+    assert phases([other, one]) == [[0, 1]]
+    assert phases([policy, one, other]) == [[1, 2], [0]]
 
 
 def test_raising_n_samples_exactly_the_new_chains(store: Store, ray_session: None, tmp_path: Path) -> None:
@@ -117,19 +127,15 @@ def test_raising_n_samples_exactly_the_new_chains(store: Store, ray_session: Non
     asked = problems(30)
     four = plan(asked, "cot", pool, 4, 96)
     eight = plan(asked, "cot", pool, 8, 96)
-    (first,) = sample(model, [(four, DISTRIBUTION)], SamplingConfig(), "rec")
+    (first,) = sample(model, [(four, DISTRIBUTION)], SamplingConfig(), "rec", VerificationConfig())
     before = {(c.prompt_hash, c.index): c for p in PARTITIONS for c in pool.chains(p, keys(four), 96)}
-    (second,) = sample(model, [(eight, DISTRIBUTION)], SamplingConfig(), "rec")
+    (second,) = sample(model, [(eight, DISTRIBUTION)], SamplingConfig(), "rec", VerificationConfig())
     after = {(c.prompt_hash, c.index): c for p in PARTITIONS for c in pool.chains(p, keys(eight), 96)}
     assert (first.sampled, first.reused) == (120, 0)
     assert (second.sampled, second.reused) == (120, 120)
     assert len(after) == 240
     assert all(after[key] == chain for key, chain in before.items())
     assert {chain.index for chain in after.values()} == set(range(8))
-
-
-def keys(wanted: Plan) -> set[tuple[str, int]]:
-    return {(request.prompt_hash, request.index) for p in PARTITIONS for request in wanted.requests(p)}
 
 
 def test_what_a_recording_lacks_is_counted_and_the_rest_is_kept(
@@ -141,19 +147,22 @@ def test_what_a_recording_lacks_is_counted_and_the_rest_is_kept(
     path.write_text("\n".join(map(json.dumps, rows)))
     model = Model("replay", (replay.Config(paths=(str(path),)),))
     wanted = plan(asked, "cot", model.pool(store, DISTRIBUTION), 2, 96)
-    (done,) = sample(model, [(wanted, DISTRIBUTION)], SamplingConfig(), "rec")
+    (done,) = sample(model, [(wanted, DISTRIBUTION)], SamplingConfig(), "rec", VerificationConfig())
     assert (done.wanted, done.sampled, done.lacking) == (6, 2, 4)
     assert in_pool(wanted) == 2
 
 
 def test_a_plan_that_is_already_sampled_starts_nothing(store: Store) -> None:
-    wanted, requests = one_prompt(store, 2)
-    engines, name = [TimedEngine([0.0, 0.0])], batch_name(requests)
-    asyncio.run(sample_batch(engines, Rollout(), wanted.pool, DISTRIBUTION, name, requests, 1.0))
+    wanted = plan(problems(1), "cot", Pool(store, {"model": "any"}), 2, 16)
+    wanted.pool.append("b", [chain_of(wanted.prompts[0], index, 16) for index in range(2)])
     began = time.monotonic()
     # No Ray is up for this pool's engine, and the model does not exist: asking it would fail.
     (done,) = sample(
-        Model("nothing", (replay.Config.model_construct(),)), [(wanted, DISTRIBUTION)], SamplingConfig(), "x"
+        Model("nothing", (replay.Config.model_construct(),)),
+        [(wanted, DISTRIBUTION)],
+        SamplingConfig(),
+        "x",
+        VerificationConfig(),
     )
     assert (done.reused, done.sampled) == (2, 0)
     assert time.monotonic() - began < 5
@@ -168,7 +177,7 @@ def test_chains_that_vanish_from_the_pool_are_sampled_anew_and_never_just_missin
     teacher = run.recipe.teacher[0]
     plans = teacher_plans(run, teacher, with_references=False)
     ((wanted, distribution),) = plans.values()
-    (first,) = sample(teacher.model, [(wanted, distribution)], SamplingConfig(), "rec")
+    (first,) = sample(teacher.model, [(wanted, distribution)], SamplingConfig(), "rec", VerificationConfig())
     lost = Path(store.directory(store.keys(f"{wanted.pool.prefix}segments/")[0]))
     lost.unlink()
     with pytest.raises(ValueError, match="no longer in pool"):

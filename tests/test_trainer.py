@@ -14,7 +14,7 @@ from retort import prompts
 from retort.engines import models
 from retort.records import Example, Split
 from retort.selection import label
-from retort.store import Store
+from retort.store import Store, open_store
 from retort.store.artifacts import Address, Artifact, Writer
 from retort.tasks import arithmetic
 from retort.thoughts import cues, socratic
@@ -61,9 +61,15 @@ def test_training_learns_and_keeps_the_best_checkpoint_in_hugging_face_format(st
     assert sum(parameter.numel() for parameter in loaded.parameters()) == made.stats["parameters"]
 
 
-def test_finished_training_is_found_and_not_repeated(store: Store, ray_session: None) -> None:
+def test_finished_training_is_found_in_s3_and_not_repeated(s3_uri: str, ray_session: None) -> None:
+    store = open_store(s3_uri)
     first = run(store, CONFIG)
     assert run(store, CONFIG).manifest == first.manifest
+    located = Path(models.locate(first.location))
+    assert {(path.name, path.stat().st_size) for path in located.iterdir()} == {
+        (file["name"], file["size"]) for file in first.manifest["files"]
+    }
+    AutoModelForCausalLM.from_pretrained(located)
 
 
 def test_two_workers_follow_the_loss_of_one(store: Store, ray_session: None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from retort import loading, pipeline, run
 from retort.store import Store, open_store
+from retort.store.claims import present
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,9 @@ def main(description: str | None, until: pipeline.Stage) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides: teacher.tiny.num_chains=16"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be sampled, and start nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, each time
     try:
         recipe = loading.load(arguments.recipe, arguments.overrides)
         store = open_store(recipe.store)
@@ -38,15 +40,18 @@ def main(description: str | None, until: pipeline.Stage) -> None:
         raise SystemExit(2) from None
     try:
         start_ray(store)
-        artifact = pipeline.distill(recipe, store, until)
+        with present(store):
+            artifact = pipeline.distill(recipe, store, until)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    except ValueError as error:
-        if type(error) is not ValueError:  # a library's own
+    except (ValueError, OSError, ImportError) as error:
+        # Ray wraps what a task raises. Subclasses of ValueError are libraries' own, and so bugs.
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, ValueError) and type(cause) is not ValueError:
             raise
         logger.debug("where it came from:", exc_info=True)
-        print(error, file=sys.stderr)
+        print(cause, file=sys.stderr)
         raise SystemExit(1) from None
     if until == "report":
         print(f"report: {artifact.directory()}/index.html")
@@ -70,6 +75,6 @@ def start_ray(store: Store) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A slow teacher may well finish nothing for half an hour, Ray Data's limit.
+    # A partition of slow programs may well take half an hour, Ray Data's limit; sampling sets it for itself.
     context.execution_no_progress_timeout_s = -1
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -9,7 +9,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import platformdirs
 from pydantic import (
@@ -30,7 +30,7 @@ from retort.evaluation import EvaluationConfig, num_votes
 from retort.rollouts import Rollout
 from retort.sampling import Model, SamplingConfig
 from retort.selection import SelectionConfig
-from retort.store import open_store
+from retort.store import check_uri
 from retort.tasks import TASKS
 from retort.tasks.config import TaskConfig
 from retort.thoughts import THOUGHTS
@@ -55,7 +55,12 @@ class Teacher(SamplingDistribution):
     id: str = Field(pattern=ID)
     engine: str
     num_chains: int = Field(ge=1, le=10_000)
-    """Chains of each problem and thought."""
+    """Chains of each problem and thought; the most of them under `until_correct`."""
+    policy: Literal["fixed", "until_correct", "greedy"] = "fixed"
+    """`fixed`: so many chains. `until_correct`: draw until `num_correct` are verified. `greedy`: one chain, at
+    temperature 0; both may then be left out."""
+    num_correct: int | None = Field(default=None, ge=1)
+    """Verified chains of a problem and thought that `until_correct` stops at."""
     max_new_tokens: int = Field(ge=1)
     """Token budget of a chain."""
     lesson: Lesson = Lesson()
@@ -77,6 +82,8 @@ class Teacher(SamplingDistribution):
         """Sort the flat fields of a recipe into ours and the engine's."""
         if not isinstance(fields, dict) or isinstance(fields.get("settings"), EngineConfig):
             return fields
+        if fields.get("policy") == "greedy":
+            fields = {"temperature": 0, "num_chains": 1} | fields
         name = fields.get("engine")
         if not isinstance(name, str) or name not in ENGINES:
             got = repr(name) if "engine" in fields else "is missing"
@@ -90,6 +97,18 @@ class Teacher(SamplingDistribution):
             known = [*own_keys(cls), *Lesson.model_fields, *config.model_fields]
             raise ValueError(f"unknown key {key!r}: {expected(key, known)}")
         return own | {"lesson": Lesson.model_validate(lesson), "settings": config.model_validate(settings)}
+
+    @model_validator(mode="after")
+    def _policy_is_whole(self) -> Self:
+        """A policy has what it needs, and nothing that it does not."""
+        if self.policy == "greedy" and (self.temperature, self.num_chains) != (0, 1):
+            got = f"temperature = {self.temperature:g}, num_chains = {self.num_chains}"
+            raise ValueError(f"policy 'greedy' with {got}; expected 0 and 1, or neither")
+        if (self.policy == "until_correct") != (self.num_correct is not None):
+            raise ValueError(f"num_correct = {self.num_correct} with policy {self.policy!r}; the two go together")
+        if self.num_correct is not None and self.num_correct > self.num_chains:
+            raise ValueError(f"num_correct = {self.num_correct} of num_chains = {self.num_chains}; expected no more")
+        return self
 
 
 def own_keys(teacher: type[Teacher]) -> set[str]:
@@ -179,7 +198,7 @@ class Recipe(RecipeModel):
 
     name: str = Field(pattern=ID)
     store: str = Field(default_factory=lambda: platformdirs.user_data_dir("retort"))
-    """Where everything is kept: an absolute path."""
+    """Where everything is kept: an absolute path, or `s3://bucket/prefix`."""
     task: tuple[Annotated[SerializeAsAny[TaskConfig], PlainValidator(task_config)], ...] = Field(min_length=1)
     teacher: tuple[Teacher, ...] = ()
     corpus: tuple[Corpus, ...] = ()
@@ -193,7 +212,7 @@ class Recipe(RecipeModel):
     @field_validator("store")
     @classmethod
     def _opens(cls, store: str) -> str:
-        open_store(store)
+        check_uri(store)
         return store
 
     @model_validator(mode="after")
@@ -210,6 +229,12 @@ class Recipe(RecipeModel):
         for corpus in self.corpus:
             _refer(f"corpus.{corpus.id}.tasks", corpus.tasks, tasks)
             _refer(f"corpus.{corpus.id}.teachers", corpus.teachers, teachers)
+            for teacher in self.teacher:
+                if teacher.id in corpus.teachers and teacher.num_correct and corpus.selection.rule != "correct":
+                    raise ValueError(
+                        f"corpus.{corpus.id}.selection.rule: {corpus.selection.rule!r} needs the same chains of every "
+                        f"problem, teacher {teacher.id} stops at {teacher.num_correct} correct ones; expected 'correct'"
+                    )
             if not corpus.teachers and (lacking := set(corpus.thoughts) - GOLD_THOUGHTS):
                 raise ValueError(f"corpus.{corpus.id}.teachers is empty: thought {min(lacking)!r} needs a teacher")
         for student in self.student:

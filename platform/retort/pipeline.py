@@ -4,41 +4,38 @@
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 from retort import evaluation, verification
 from retort.combining import Tolerance, parse
 from retort.comparison import Measured, compare
 from retort.config import Recipe, Student
-from retort.planning import Plans, base_plans, student_parts, student_plans, teacher_plans
+from retort.engines.interface import ModelConfig
+from retort.planning import Plans, base_plans, pilot_plans, student_parts, student_plans, teacher_plans
 from retort.report import report
 from retort.run import Run, index, prepare
-from retort.sampling import Model, sample
+from retort.sampling import Model, Pilot, Sampled, SamplingConfig, sample
 from retort.selection import curate
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 from retort.store.hashing import digest
+from retort.store.plan import CHARACTERS_PER_TOKEN, Plan
 from retort.thoughts.socratic import Role
 from retort.training.trainer import train
 from retort.verification import verify
 
 logger = logging.getLogger(__name__)
 VERSION = 1
-CHARACTERS_PER_TOKEN = 4
-"""Rule of thumb for English text; used where no tokenizer is asked."""
-
 Stage = Literal["sample", "curate", "train", "evaluate", "report"]
 
 
 def distill(recipe: Recipe, store: Store, until: Stage = "report") -> Artifact:
     """Run a recipe up to a stage; the report, or the index of what there is by then."""
     run = prepare(recipe, store)
-    for teacher in recipe.teacher:
-        judge(
-            run, teacher.model, teacher_plans(run, teacher, with_references=until in ("evaluate", "report")), teacher.id
-        )
+    ask_teachers(run, with_references=until in ("evaluate", "report"))
     if until == "sample":
         return index(run)
     for corpus in recipe.corpus:
@@ -66,20 +63,78 @@ def dry_run(recipe: Recipe, store: Store) -> list[str]:
     lines = [f"recipe {recipe.name}, store {store.uri}"]
     for task in recipe.task:
         lines.append(f"task {task.id}: {run.artifacts['problems'][task.id].stats}")
-    total = 0
-    for teacher in recipe.teacher:
-        for name, (plan, _) in teacher_plans(run, teacher, with_references=True).items():
-            missing = list(plan.missing())
-            prompt_tokens = sum(len(request.prompt) for request in missing) // CHARACTERS_PER_TOKEN
-            total += prompt_tokens + len(missing) * plan.max_new_tokens
-            lines.append(
-                f"teacher {teacher.id}, {name}: {len(plan.prompts)} problems, {plan.num_wanted} chains wanted, "
-                f"{plan.num_wanted - len(missing)} present, {len(missing)} missing: ~{prompt_tokens} prompt tokens "
-                f"(by {CHARACTERS_PER_TOKEN} characters a token), at most {len(missing) * plan.max_new_tokens} new ones"
+    config, total, limit = recipe.sampling, 0, ""
+    wanted = {teacher.id: teacher_plans(run, teacher, with_references=True) for teacher in recipe.teacher}
+    for teacher_id, plans in wanted.items():
+        for name, (plan, _) in plans.items():
+            told, tokens = _forecast(run, plan)
+            total += tokens
+            lines.append(f"teacher {teacher_id}, {name}: {told}")
+    if config.pilot is not None:
+        lines.append(f"pilot: {config.pilot.problems} problems, at least {config.pilot.min_accepted:.0%} accepted")
+    if recipe.student:
+        students = ", ".join(student.id for student in recipe.student)
+        lines.append(f"students: {students}; their test chains depend on their weights and are planned after training")
+    if config.max_tokens_total is not None:
+        limit = f"; max_tokens_total = {config.max_tokens_total} leaves {_left(config, wanted)}"
+    return [*lines, f"estimate: at most about {total} teacher tokens{limit}"]
+
+
+def _forecast(run: Run, plan: Plan) -> tuple[str, int]:
+    """What sampling a plan comes to, in words, and the most tokens that it can cost."""
+    if _is_judged(run, plan):
+        return f"{len(plan.prompts)} problems, all that is wanted is sampled and verified", 0
+    missing = prompt_tokens = 0
+    for partition in plan.partitions:
+        for gap in plan.survey(partition, sets_aside=False).gaps:
+            missing += len(gap.indexes)
+            prompt_tokens += len(gap.indexes) * len(gap.prompt.prompt) // CHARACTERS_PER_TOKEN
+    new_tokens = missing * plan.max_new_tokens
+    until = f" (fewer where {plan.until.num_correct} are correct)" if plan.until else ""
+    told = (
+        f"{len(plan.prompts)} problems, {plan.num_wanted} chains wanted{until}, {plan.num_wanted - missing} present, "
+        f"{missing} missing: ~{prompt_tokens} prompt tokens (by {CHARACTERS_PER_TOKEN} characters a token), at most "
+        f"{new_tokens} new ones"
+    )
+    return told, prompt_tokens + new_tokens
+
+
+def ask_teachers(run: Run, with_references: bool) -> None:
+    """Sample and verify every teacher's chains, within `max_tokens_total`, each after its pilot."""
+    config = run.recipe.sampling
+    wanted = {teacher.id: teacher_plans(run, teacher, with_references) for teacher in run.recipe.teacher}
+    left = partial(_left, config, wanted)
+    for teacher in run.recipe.teacher:
+        if config.pilot is not None:
+            plans = pilot_plans(wanted[teacher.id], config.pilot.problems)
+            judge(run, teacher.model, plans, f"{teacher.id} (pilot)", left, is_kept=False)
+            check_pilot(run, teacher.id, plans, config.pilot)
+        judge(run, teacher.model, wanted[teacher.id], teacher.id, left)
+
+
+def _left(config: SamplingConfig, wanted: Mapping[str, Plans]) -> int | None:
+    """Tokens that may still be bought, after what the pools hold of what is wanted."""
+    if config.max_tokens_total is None:
+        return None
+    plans = [plan for plans in wanted.values() for plan, _ in plans.values()]
+    spent = sum(plan.survey(partition, sets_aside=False).num_tokens for plan in plans for partition in plan.partitions)
+    return max(0, config.max_tokens_total - spent)
+
+
+def check_pilot(run: Run, teacher_id: str, plans: Plans, pilot: Pilot) -> None:
+    """Raises ValueError where too few of a pilot's chains are accepted."""
+    for thought, (plan, _) in plans.items():
+        artifact = find(run.store, verification.address(plan, run.recipe.verification))
+        assert artifact is not None
+        rows, reasons = artifact.stats["rows"], artifact.stats["reasons"]
+        share = sum(reasons.get(reason, 0) for reason in verification.ACCEPTED) / max(rows, 1)
+        told = f"{share:.1%} of {rows} chains on the first {len(plan.prompts)} problems accepted"
+        logger.info("pilot of %s, %s: %s", teacher_id, thought, told)
+        if share < pilot.min_accepted:
+            raise ValueError(
+                f"pilot of teacher {teacher_id}, {thought}: {told}, expected at least {pilot.min_accepted:.1%} "
+                f"(reasons: {reasons}); mend how it is asked, or lower sampling.pilot.min_accepted; the chains are kept"
             )
-    students = ", ".join(student.id for student in recipe.student) or "none"
-    lines.append(f"students: {students}; their test chains depend on their weights and are planned after training")
-    return [*lines, f"estimate: at most {total} teacher tokens"]
 
 
 def train_part(run: Run, student: Student, name: str, role: Role | None, seed: int) -> Artifact:
@@ -90,32 +145,76 @@ def train_part(run: Run, student: Student, name: str, role: Role | None, seed: i
     return train(run.store, corpus, student.base, student.revision, student.init, config, name, view)
 
 
-def judge(run: Run, model: Model, plans: Plans, name: str) -> None:
-    """Sample what the pools of a model lack, in one engine session, and verify all that was asked for."""
-    addresses = {key: Address("sampling", VERSION, {}, plan.describe()) for key, (plan, _) in plans.items()}
+def judge(
+    run: Run,
+    model: Model,
+    plans: Plans,
+    name: str,
+    left: Callable[[], int | None] = lambda: None,
+    is_kept: bool = True,
+) -> None:
+    """Sample what the pools of a model lack, in one engine session, and verify all that was asked for.
+
+    Raises:
+        ValueError: there were not tokens enough `left`; what was sampled is in the pool.
+    """
     config = run.recipe.verification
-    lacking = [
-        key
-        for key, (plan, _) in plans.items()
-        if find(run.store, addresses[key]) is None or find(run.store, verification.address(plan, config)) is None
-    ]
+    lacking = {key: plan for key, plan in plans.items() if not _is_judged(run, plan[0])}
     not_given = 0
-    writers = {key: Writer(run.store, addresses[key]) for key in lacking}
     if lacking:
-        summaries = sample(model, [plans[key] for key in lacking], run.recipe.sampling, name)
-        for key, summary in zip(lacking, summaries, strict=True):
-            not_given += summary.lacking
-            if summary.lacking:
-                told = name, key, summary.lacking, summary.wanted
-                logger.warning("sampling %s, %s: the recording lacks %d of %d chains", *told)
-            writers[key].commit([], asdict(summary))
+        writers = [Writer(run.store, _address(plan)) for plan, _ in lacking.values()]
+        summaries = sample(model, list(lacking.values()), run.recipe.sampling, name, config, left)
+        _check_complete(run, name, dict(zip(lacking, summaries, strict=True)))
+        not_given = sum(summary.lacking for summary in summaries)
+        for writer, summary in zip(writers, summaries, strict=True):
+            writer.commit([], asdict(summary))
     model_id = digest(model.identity())[:12]
     verdicts = verify(run.store, [plan for plan, _ in plans.values()], model_id, config, not_given)
     for key, artifact in zip(plans, verdicts, strict=True):
-        sampled = find(run.store, addresses[key])
+        sampled = find(run.store, _address(plans[key][0]))
         assert sampled is not None
-        run.keep("sampling", f"{name}/{key}", sampled)
-        run.keep("verdicts", f"{name}/{key}", artifact)
+        _tell_lacks(model, f"{name}, {key}", sampled.stats, artifact.stats)
+        if is_kept:
+            run.keep("sampling", f"{name}/{key}", sampled)
+            run.keep("verdicts", f"{name}/{key}", artifact)
+
+
+def _tell_lacks(model: Model, name: str, sampled: Mapping[str, Any], judged: Mapping[str, Any]) -> None:
+    """Warn of chains that a recording has not, and of those that were sampled without their log-probabilities."""
+    if sampled["lacking"]:
+        logger.warning("sampling %s: the recording lacks %d of %d chains", name, sampled["lacking"], sampled["wanted"])
+    wants_logprobs = any(isinstance(each, ModelConfig) and each.logprobs != "none" for each in model.configs)
+    without = judged["rows"] - judged["logprobs"]
+    if wants_logprobs and without:
+        told = name, without, judged["rows"]
+        logger.warning("sampling %s: %d of %d chains were sampled before without log-probabilities", *told)
+
+
+def _address(plan: Plan) -> Address:
+    """Where the summary of a plan's sampling lies."""
+    return Address("sampling", VERSION, {}, plan.describe())
+
+
+def _is_judged(run: Run, plan: Plan) -> bool:
+    """Whether a plan's chains are sampled and verified, so that no engine is needed."""
+    places = _address(plan), verification.address(plan, run.recipe.verification)
+    return all(find(run.store, place) is not None for place in places)
+
+
+def _check_complete(run: Run, name: str, summaries: Mapping[str, Sampled]) -> None:
+    """Raises ValueError where tokens did not suffice, or a recording has nothing of what is wanted of it."""
+    withheld = sum(summary.withheld for summary in summaries.values())
+    if withheld:
+        raise ValueError(
+            f"sampling {name}: max_tokens_total = {run.recipe.sampling.max_tokens_total} leaves too little for "
+            f"{withheld} chains; what is sampled stays: raise sampling.max_tokens_total and run again"
+        )
+    for key, summary in summaries.items():
+        if summary.lacking and summary.lacking == summary.wanted:
+            raise ValueError(
+                f"sampling {name}, {key}: the recording holds none of the {summary.wanted} chains wanted; expected "
+                f"rows of these tasks' questions, or ids, under thought {key!r}"
+            )
 
 
 def build_corpus(run: Run, corpus_id: str) -> Artifact:

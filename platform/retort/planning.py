@@ -5,6 +5,7 @@ A plan's name is the thought that a corpus wants of a teacher, or `test-greedy`,
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from retort import evaluation, sampling
 from retort.asking import student_asked
@@ -17,6 +18,7 @@ from retort.run import Run
 from retort.sampling import Model
 from retort.store.plan import Plan
 from retort.thoughts.socratic import Role
+from retort.verification import until_correct
 
 logger = logging.getLogger(__name__)
 Plans = dict[str, tuple[Plan, SamplingDistribution]]
@@ -31,10 +33,11 @@ def teacher_plans(run: Run, teacher: Teacher, with_references: bool) -> Plans:
                 wanted.setdefault(thought, {}).update(dict.fromkeys(corpus.tasks))
     pool = teacher.model.pool(run.store, teacher.distribution)
     asked = teacher.lesson.asked(run.recipe.kinds)
+    until = until_correct(teacher.num_correct, run.recipe.verification) if teacher.num_correct else None
     plans: Plans = {}
     for thought, tasks in wanted.items():
         problems = run.problems(list(tasks), ("train", "dev"))
-        planned = sampling.plan(problems, thought, pool, teacher.num_chains, teacher.max_new_tokens, asked)
+        planned = sampling.plan(problems, thought, pool, teacher.num_chains, teacher.max_new_tokens, asked, until)
         plans[thought] = planned, teacher.distribution
     references = run.recipe.evaluation.references.get(teacher.id, ())
     if references and with_references:
@@ -55,6 +58,15 @@ def teacher_plans(run: Run, teacher: Teacher, with_references: bool) -> Plans:
         )
         plans |= {f"test-{name}": plan for name, plan in tests.items()}
     return plans
+
+
+def pilot_plans(plans: Plans, problems: int) -> Plans:
+    """The same for the first problems alone, which the whole then finds sampled. Test problems need no pilot."""
+    return {
+        name: (replace(plan, prompts=plan.prompts[:problems]), distribution)
+        for name, (plan, distribution) in plans.items()
+        if not name.startswith("test-")
+    }
 
 
 def base_plans(run: Run) -> list[tuple[str, Model, Plans]]:
@@ -82,7 +94,7 @@ def student_plans(run: Run) -> list[tuple[str, Model, Plans]]:
         weighs = any(set(parse(c).thoughts) <= set(taught) for c in config.combine if parse(c).rule == "weighted")
         for name, seed in student.runs.items():
             parts = [part for part, _, of_seed in student_parts(student) if of_seed == seed]
-            paths = [run.artifacts["checkpoint"][part].directory() for part in parts]
+            paths = [run.artifacts["checkpoint"][part].location for part in parts]
             model = served(run, student.engine, paths, None, student.rollout)
             plans.append((name, model, _tests(run, model, tasks, tasks if weighs else (), taught)))
     return plans

@@ -1,7 +1,8 @@
 """The rows that stages exchange: frozen dataclasses, their ids and their Arrow schemas (DESIGN, invariant 11).
 
 A row on disk is exactly one of these records; `to_table` and `from_table` are the only way there and back. A table
-carries its record's name and `SCHEMA_VERSION` in the schema metadata and is read one version back.
+carries its record's name and `SCHEMA_VERSION` in the schema metadata. Versions only add fields, which have defaults, so
+that rows of every version so far are read: chains are paid for.
 
 Text from models and files may hold lone surrogates (JSON can spell them, UTF-8 and so Arrow cannot): `storable` is the
 rule for them, and no row on disk has any.
@@ -18,7 +19,8 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READ_VERSIONS = tuple(str(version) for version in range(1, SCHEMA_VERSION + 1))
 
 AnswerKind = Literal["number", "choice", "yes_no", "text"]
 Split = Literal["train", "dev", "test"]
@@ -70,6 +72,10 @@ class Chain:
     Token counts include the end token; they are 0 where the engine cannot tell (a recording without them). A rollout
     of several turns is one chain: `prompt` is its first prompt, `turns` holds each turn as JSON (`rollouts.Turn`),
     `max_new_tokens` is each turn's budget, and the counts are sums. `turns` is empty where there was but one.
+
+    `logprob` is the sum of the log-probabilities of its tokens under the model, before temperature and cuts, None where
+    the engine does not tell; `token_logprobs` and `token_ids` are empty unless asked for. `source` says where a chain
+    came from that was imported, and is empty for those sampled here.
     """
 
     prompt_hash: str
@@ -85,6 +91,10 @@ class Chain:
     thought: str
     finished_at_s: float
     turns: tuple[str, ...] = ()
+    logprob: float | None = None
+    token_logprobs: tuple[float, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    source: str = ""
 
     @property
     def longest_turn(self) -> int:
@@ -119,6 +129,7 @@ class Verdict:
     model_id: str
     num_steps: int = 0
     num_right_steps: int = 0
+    logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +221,10 @@ def from_table(record: type[Record], table: pa.Table) -> Iterator[Record]:
     name, version = (
         metadata.get(key, b"unknown").decode(errors="replace") for key in (b"retort.record", b"retort.version")
     )
-    if name != record.__name__ or version not in (str(SCHEMA_VERSION), str(SCHEMA_VERSION - 1)):
+    if name != record.__name__ or version not in READ_VERSIONS:
         raise ValueError(
             f"table of {name!r} rows, schema version {version!r}: expected {record.__name__!r}, version "
-            f"{SCHEMA_VERSION - 1} or {SCHEMA_VERSION}; read it with the release that wrote it"
+            f"1 to {SCHEMA_VERSION}; read it with the release that wrote it"
         )
     expected = {field.name: field.type for field in schema(record)}
     strange = [f"{field.name}: {field.type}" for field in table.schema if expected.get(field.name) != field.type]

@@ -7,6 +7,7 @@ wrote, so one that is too long cuts off the chain, as it would again in every re
 """
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from retort.engines.interface import Completion, Engine, PromptTooLongError, SamplingDistribution
+from retort.engines.interface import Completer, Completion, PromptTooLongError, SamplingDistribution
 from retort.prompts import Messages
 from retort.records import Chain, FinishReason, Request
 from retort.solvers import calculator
@@ -64,12 +65,13 @@ class _Talk:
     request: Request
     distribution: SamplingDistribution
     turns: list[Turn] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
 
     @property
     def is_cut_off(self) -> bool:
         return any(turn.finish_reason == "length" for turn in self.turns)
 
-    async def turn(self, engine: Engine, role: str, prompt: str | Messages, calculates: bool) -> str | None:
+    async def turn(self, engine: Completer, role: str, prompt: str | Messages, calculates: bool) -> str | None:
         """What the engine says to a prompt, as a new turn. None where it has nothing to give."""
         number = len(self.turns)
         seed = turn_seed(self.request, number)
@@ -81,7 +83,7 @@ class _Talk:
         except PromptTooLongError:
             if number == 0:
                 raise
-            completion = Completion("", "length", num_prompt_tokens=0, num_tokens=0)
+            completion = Completion("", "length", num_prompt_tokens=0, num_tokens=0, logprob=0.0)
         if completion is None:
             return None
         turn = Turn(
@@ -94,26 +96,46 @@ class _Talk:
             seed=seed,
         )
         self.turns.append(turn)
+        self.completions.append(completion)
         return completion.text
 
     def chain(self, text: str, finish_reason: FinishReason) -> Chain:
         """The rollout as one chain; it stores its turns where there are several."""
         turns = tuple(json.dumps(asdict(turn), ensure_ascii=False) for turn in self.turns)
+        whole = _whole(self.completions, text, finish_reason)
         return Chain(
             prompt_hash=self.request.prompt_hash,
             index=self.request.index,
             prompt=self.request.prompt,
             text=text,
             finish_reason=finish_reason,
-            num_prompt_tokens=sum(turn.num_prompt_tokens for turn in self.turns),
-            num_tokens=sum(turn.num_tokens for turn in self.turns),
+            num_prompt_tokens=whole.num_prompt_tokens,
+            num_tokens=whole.num_tokens,
             max_new_tokens=self.request.max_new_tokens,
             seed=self.request.seed,
             problem_id=self.request.problem_id,
             thought=self.request.thought,
             finished_at_s=time.time(),
             turns=turns if len(turns) > 1 else (),
+            logprob=whole.logprob,
+            token_logprobs=whole.token_logprobs,
+            token_ids=whole.token_ids,
         )
+
+
+def _whole(parts: Sequence[Completion], text: str, finish_reason: FinishReason, stop: str | None = None) -> Completion:
+    """Turns of a chain, or parts of a turn, as one: counts and log-probabilities add up, tokens follow each other."""
+    logprobs = [part.logprob for part in parts if part.logprob is not None]
+    return Completion(
+        text,
+        finish_reason,
+        num_prompt_tokens=sum(part.num_prompt_tokens for part in parts),
+        num_tokens=sum(part.num_tokens for part in parts),
+        stop=stop,
+        logprob=sum(logprobs) if len(logprobs) == len(parts) else None,
+        token_logprobs=tuple(itertools.chain.from_iterable(part.token_logprobs for part in parts)),
+        token_ids=tuple(itertools.chain.from_iterable(part.token_ids for part in parts)),
+    )
 
 
 def turn_seed(request: Request, turn: int, part: int = 0) -> int:
@@ -129,7 +151,7 @@ def turn_seed(request: Request, turn: int, part: int = 0) -> int:
 
 
 async def roll_out(
-    engines: Sequence[Engine], request: Request, distribution: SamplingDistribution, rollout: Rollout
+    engines: Sequence[Completer], request: Request, distribution: SamplingDistribution, rollout: Rollout
 ) -> Chain | None:
     """One chain by the rules of `rollout`; `engines` in the order of its roles. None where an engine has nothing."""
     if rollout.iterative is None:
@@ -139,7 +161,7 @@ async def roll_out(
 
 
 async def single_turn(
-    engine: Engine, request: Request, distribution: SamplingDistribution, calculates: bool = False
+    engine: Completer, request: Request, distribution: SamplingDistribution, calculates: bool = False
 ) -> Chain | None:
     """Ask once."""
     talk = _Talk(request, distribution)
@@ -148,7 +170,7 @@ async def single_turn(
 
 
 async def in_turns(
-    engines: Mapping[Role, Engine],
+    engines: Mapping[Role, Completer],
     request: Request,
     distribution: SamplingDistribution,
     settings: Iterative,
@@ -191,17 +213,18 @@ def _text(done: Sequence[Step]) -> str:
 
 
 async def _calculating(
-    engine: Engine, prompt: str | Messages, request: Request, distribution: SamplingDistribution, turn: int
+    engine: Completer, prompt: str | Messages, request: Request, distribution: SamplingDistribution, turn: int
 ) -> Completion | None:
     """Let the model write up to each `>>`, put the right value before it if it ends an annotation, and let it go on.
 
     The parts are one turn: its budget is shared, its counts are sums. What the model is shown again counts as prompt.
     A value may have more tokens than the one that it stands for: where the rest then does not fit, the turn is cut off.
+    Its tokens are those that the model wrote, a value that was replaced among them, and not those of the right one.
     """
     if not isinstance(prompt, str):
         raise ValueError("calculator: expected a model that is asked without a chat template, got messages")
     stops = distribution.model_copy(update={"stop": (*distribution.stop, calculator.END)})
-    text, num_prompt_tokens, num_tokens = "", 0, 0
+    text, num_tokens, parts = "", 0, list[Completion]()
     for part in range(MAX_CALCULATIONS):
         seed, budget = turn_seed(request, turn, part), request.max_new_tokens - num_tokens
         try:
@@ -212,13 +235,13 @@ async def _calculating(
             break
         if completion is None:
             return None
+        parts.append(completion)
         text += completion.text
-        num_prompt_tokens += completion.num_prompt_tokens
         num_tokens += completion.num_tokens
         if completion.stop != calculator.END:
-            return Completion(text, completion.finish_reason, num_prompt_tokens, num_tokens, completion.stop)
+            return _whole(parts, text, completion.finish_reason, completion.stop)
         # A `>>` that closes nothing (`if 5 >> 2`), or what cannot be computed, stays as the model wrote it.
         text = calculator.complete(text) or text + calculator.END
         if num_tokens >= request.max_new_tokens:
             break
-    return Completion(text, "length", num_prompt_tokens, num_tokens)
+    return _whole(parts, text, "length")

@@ -10,6 +10,7 @@ from typing import Any
 from retort.asking import student_asked
 from retort.config import Corpus, Recipe
 from retort.engines import models
+from retort.engines.local import LocalModelConfig
 from retort.records import Problem
 from retort.selection import label
 from retort.store import Store
@@ -52,8 +53,11 @@ def prepare(recipe: Recipe, store: Store) -> Run:
     for teacher in recipe.teacher:
         teacher.settings.identity()
         teacher.settings.check()
+        if isinstance(loaded := teacher.settings, LocalModelConfig):
+            _check_budget(f"teacher.{teacher.id}", loaded.model, teacher.max_new_tokens)
     for student in recipe.student:
         models.identity(student.base, student.revision, has_weights=student.init == "pretrained")
+        _check_budget("evaluation", student.base, recipe.evaluation.max_new_tokens)
         if student.rollout.calculator and models.is_encoder_decoder(student.base, student.revision):
             raise ValueError(
                 f"student.{student.id}.rollout.calculator: {student.base} is an encoder-decoder, which cannot go on "
@@ -76,6 +80,14 @@ def prepare(recipe: Recipe, store: Store) -> Run:
             for problem in run.problems(tasks, ("test",)):
                 student_asked(student.rollout)(problem, "socratic")
     return run
+
+
+def _check_budget(name: str, model: str, max_new_tokens: int) -> None:
+    longest = models.context(model)
+    if longest is not None and max_new_tokens >= longest:
+        raise ValueError(
+            f"{name}.max_new_tokens = {max_new_tokens}: {model} sees {longest} tokens, its prompt among them; lower it"
+        )
 
 
 def _check_corpus(run: Run, corpus: Corpus) -> None:

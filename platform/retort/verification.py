@@ -6,10 +6,12 @@ Rows in: the chains of one plan, read from the pool partition by partition. Rows
      "gold": "45", "is_correct": true, "reason": "correct", …}
 """
 
+import importlib.metadata
+import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, ClassVar
@@ -23,15 +25,17 @@ from retort.solvers.zygote import Limits, Sandbox
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
-from retort.store.plan import Plan, PlannedPrompt, wanted_keys
-from retort.store.pool import Pool, rows_digest
+from retort.store.plan import Plan, PlannedPrompt, Until, distinct, wanted_keys
+from retort.store.pool import rows_digest
 from retort.thoughts import THOUGHTS
 
 logger = logging.getLogger(__name__)
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("sympy", "math-verify", "numpy")
 """What computes within the sandbox, beside Python itself."""
 REPORT_EVERY_S = 5.0
+ACCEPTED = ("correct", "unlabelled")
+"""Reasons of chains that count as accepted while they are sampled: `unlabelled` where there is no gold answer."""
 
 REASONS = ("correct", "wrong", "no_answer", "truncated", "undecided", "unlabelled", "wrong_step")
 """Why a verdict is what it is. `correct`, or `wrong`: another answer than the gold one; `no_answer`; `truncated`: cut
@@ -127,47 +131,111 @@ def verdict(
         model_id=model_id,
         num_steps=checked.num_steps,
         num_right_steps=checked.num_right_steps,
+        logprob=chain.logprob,
     )
 
 
+def prefix(accepted: Mapping[int, bool], num_correct: int) -> tuple[int, bool]:
+    """How many chains 0, 1, … `until_correct` takes: those up to the last that it needs; and whether it has enough.
+
+    A chain that is missing ends the prefix, so that what is used never depends on which chains finished first.
+    """
+    found = length = 0
+    while found < num_correct and length in accepted:
+        found += accepted[length]
+        length += 1
+    return length, found >= num_correct
+
+
+def drawn(prompts: list[PlannedPrompt], verdicts: Iterable[Verdict], until: Until) -> tuple[dict[str, int], int]:
+    """The length of each prompt's `prefix`, by hash, and how many chains those lack that have not enough.
+
+    A chain counts as accepted if it is for every problem that asks its prompt.
+    """
+    hash_of = _hashes(prompts)
+    known: dict[str, dict[int, bool]] = {hash_: {} for hash_ in hash_of.values()}
+    for row in verdicts:
+        accepted = known[hash_of[row.problem_id, row.thought]]
+        accepted[row.index] = accepted.get(row.index, True) and row.reason in ACCEPTED
+    lengths: dict[str, int] = {}
+    lacking = 0
+    for prompt in distinct(prompts):
+        length, is_enough = prefix(known[prompt.prompt_hash], until.num_correct)
+        lengths[prompt.prompt_hash] = length
+        lacking += 0 if is_enough else prompt.num_chains - length
+    return lengths, lacking
+
+
 def verify_partition(
-    row: dict[str, Any],
-    plans: Sequence[tuple[Pool, int, str, Writer]],
-    config: VerificationConfig,
+    row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig
 ) -> dict[str, Any]:
     """Read one partition's chains of one plan from the pool, write their verdicts as one file of the plan's artifact.
 
-    `{plan, partition, prompts}` in; the file, a digest of the rows read and the counts of reasons out. `plans` holds
-    pool, `max_new_tokens`, model id and writer of each plan.
+    `{plan, partition, prompts}` in; the files, a digest of the rows read, counts of reasons and of chains that are
+    `gone` (wanted, and not in the pool) out. `plans` holds each plan without its prompts, its model's id, its writer.
+    Under `until_correct` a second file lists the keys used: how many chains of each prompt.
     """
-    pool, max_new_tokens, model_id, writer = plans[row["plan"]]
+    plan, model_id, writer = plans[row["plan"]]
     wanted = [PlannedPrompt.from_row(prompt) for prompt in row["prompts"]]
-    chains = pool.chains(row["partition"], wanted_keys(wanted), max_new_tokens)
-    by_hash: dict[str, list[Chain]] = {}
-    for chain in chains:
-        by_hash.setdefault(chain.prompt_hash, []).append(chain)
-    # Two problems may ask the same question: each gets verdicts of the shared chains.
+    keys = wanted_keys(wanted)
+    chains = plan.pool.chains(row["partition"], keys, plan.max_new_tokens)
     with Sandbox(config.sandbox) as sandbox:
-        verdicts = [
-            verdict(prompt.problem, prompt.thought, chain, max_new_tokens, model_id, config, sandbox)
-            for prompt in wanted
-            for chain in by_hash.get(prompt.prompt_hash, [])
-            if chain.index < prompt.num_chains
-        ]
+        verdicts = _verdicts(plan, wanted, chains, model_id, config, sandbox)
         protected_by = ", ".join(sandbox.layers) if sandbox.is_in_use else ""
+    lengths, gone = dict[str, int](), len(keys) - len(chains)
+    if plan.until is not None:
+        lengths, gone = drawn(wanted, verdicts, plan.until)
+        hash_of = _hashes(wanted)
+        verdicts = [each for each in verdicts if each.index < lengths[hash_of[each.problem_id, each.thought]]]
+        chains = [chain for chain in chains if chain.index < lengths[chain.prompt_hash]]
     read = rows_digest(chains)
     # The pool may have grown before a retry: what was read is in the name, so that rows and counts stay together.
-    file = writer.put_records(f"part-{row['partition']}-{read[:8]}.parquet", Verdict, verdicts)
+    name = f"{row['partition']}-{read[:8]}"
+    files = [writer.put_records(f"part-{name}.parquet", Verdict, verdicts)]
+    if lengths:
+        files.append(_put_lengths(writer, f"drawn-{name}.jsonl", lengths))
     reasons = Counter(verdict.reason for verdict in verdicts)
     return {
         "plan": row["plan"],
-        **asdict(file),
+        "files": json.dumps([asdict(file) for file in files]),
         "digest": read,
         "chains": len(chains),
+        "gone": gone,
         "reasons": list(reasons),
         "counts": list(reasons.values()),
+        "logprobs": sum(verdict.logprob is not None for verdict in verdicts),
         "protected_by": protected_by,
     }
+
+
+def _put_lengths(writer: Writer, name: str, lengths: Mapping[str, int]) -> File:
+    lines = [{"prompt_hash": hash_, "num_chains": length} for hash_, length in sorted(lengths.items())]
+    return writer.put_lines(name, lines)
+
+
+def _verdicts(
+    plan: Plan,
+    wanted: Sequence[PlannedPrompt],
+    chains: Sequence[Chain],
+    model_id: str,
+    config: VerificationConfig,
+    sandbox: Sandbox,
+) -> list[Verdict]:
+    """Verdicts of chains; two problems may ask the same question, and each gets its own of the shared chains."""
+    by_hash: dict[str, list[Chain]] = {}
+    for chain in chains:
+        by_hash.setdefault(chain.prompt_hash, []).append(chain)
+    return [
+        verdict(prompt.problem, prompt.thought, chain, plan.max_new_tokens, model_id, config, sandbox)
+        for prompt in wanted
+        for chain in by_hash.get(prompt.prompt_hash, [])
+        if chain.index < prompt.num_chains
+    ]
+
+
+def _hashes(prompts: Iterable[PlannedPrompt]) -> dict[tuple[str, str], str]:
+    """The hash of the prompt of each problem and thought."""
+    return {(prompt.problem.id, prompt.thought): prompt.prompt_hash for prompt in prompts}
 
 
 def address(plan: Plan, config: VerificationConfig) -> Address:
@@ -178,6 +246,12 @@ def address(plan: Plan, config: VerificationConfig) -> Address:
     return Address(
         "verdicts", VERSION, config.model_dump(mode="json"), {**plan.describe(), "problems": problems}, LIBRARIES
     )
+
+
+def until_correct(num_correct: int, config: VerificationConfig) -> Until:
+    """The policy that stops at `num_correct` accepted chains of a prompt, with what decides acceptance."""
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return Until(num_correct, {"version": VERSION, "libraries": libraries, **config.model_dump(mode="json")})
 
 
 def verify(
@@ -205,7 +279,7 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
         for number, plan in enumerate(plans)
         for partition, prompts in plan.partitions.items()
     ]
-    work = [(plan.pool, plan.max_new_tokens, model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
+    work = [(plan.without_prompts(), model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     results: list[dict[str, Any]] = []
     done, said_at = 0, time.monotonic()
@@ -218,7 +292,12 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
             said_at = time.monotonic()
     for number, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
         parts = [result for result in results if result["plan"] == number]
-        gone = plan.num_wanted - sum(part["chains"] for part in parts)
+        gone = sum(part["gone"] for part in parts)
+        if gone > not_given and plan.until is not None:
+            raise ValueError(
+                f"{gone} chains of pool {plan.pool.id} were not drawn: a verdict has changed since (a program near its "
+                f"time limit?) or a chain is gone; run again to draw on"
+            )
         if gone > not_given:
             raise ValueError(
                 f"{gone} sampled chains are no longer in pool {plan.pool.id}: run again to sample them anew"
@@ -227,7 +306,7 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
         thoughts = ", ".join(sorted({prompt.thought for prompt in plan.prompts}))
         told = stats["wanted"], stats["rows"], stats["reasons"]
         logger.info("verification of %s: %d chains wanted, %d verdicts: %s", thoughts, *told)
-        writer.commit([File(part["name"], part["key"], part["size"]) for part in parts], stats)
+        writer.commit([File(**file) for part in parts for file in json.loads(part["files"])], stats)
 
 
 def _summary(plan: Plan, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -236,11 +315,14 @@ def _summary(plan: Plan, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for part in parts:
         reasons.update(dict(zip(part["reasons"], part["counts"], strict=True)))
     wanted = sum(prompt.num_chains for prompt in plan.prompts)
+    if plan.until is not None:
+        wanted = reasons.total() + sum(part["gone"] for part in parts)
     return {
         "wanted": wanted,
         "rows": reasons.total(),
         "lacking": wanted - reasons.total(),
         "reasons": dict(sorted(reasons.items())),
+        "logprobs": sum(part["logprobs"] for part in parts),
         "rows_digest": digest(sorted(part["digest"] for part in parts)),
         "sandbox": sorted({part["protected_by"] for part in parts if part["protected_by"]}),
     }

@@ -3,7 +3,7 @@
 Requests gather into batches of one sampling distribution; each batch is one `generate` in a thread, and while one runs
 the next fills up. A row is answered as soon as it has ended, while its batch goes on. The draw of a row depends on its
 own seed alone: Gumbel noise from a generator of that seed is added to the scores, of which the largest then is a draw
-from their softmax, whoever else is in the batch.
+from their softmax, whoever else is in the batch. Log-probabilities are those of the scores as the model gave them.
 """
 
 import asyncio
@@ -43,6 +43,11 @@ class Config(LocalModelConfig):
     max_wait_ms: float = Field(default=20, ge=0, le=60_000)
     """How long an idle engine waits for a batch to fill."""
 
+    @property
+    def capacity(self) -> int:
+        """A batch that runs, and the next."""
+        return 2 * self.batch_size
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -68,18 +73,22 @@ class Engine:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._loading: asyncio.Task[_Model] | None = None
+        self._model: _Model | None = None
         self._filling: dict[SamplingDistribution, _Batch] = {}
         self._turn = asyncio.Lock()
+
+    @property
+    def num_tokens(self) -> int:
+        return self._model.num_tokens if self._model is not None else 0
+
+    async def start(self) -> None:
+        self._model = await asyncio.to_thread(_Model, self._config)
 
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
     ) -> Completion:
-        if self._loading is None:
-            self._loading = asyncio.create_task(asyncio.to_thread(_Model, self._config))
-        # Shielded, here and (by `wait`, which cancels nothing) below: a request that is given up must not take the
-        # others with it.
-        model = await asyncio.shield(self._loading)
+        model = self._model
+        assert model is not None, "start() comes first"
         completion: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         row = _Row(model.encode(prompt, request), request.max_new_tokens, request.seed, completion)
         batch = self._filling.setdefault(distribution, _Batch())
@@ -89,6 +98,7 @@ class Engine:
         if len(batch.rows) == self._config.batch_size:
             del self._filling[distribution]
             batch.is_full.set()
+        # `wait` cancels nothing: a request that is given up must not take the others with it.
         await asyncio.wait([completion, batch.task], return_when=asyncio.FIRST_COMPLETED)
         if not completion.done():
             batch.task.result()  # raises what the model raised
@@ -104,7 +114,7 @@ class Engine:
             await asyncio.to_thread(model.generate, batch.rows, distribution)
 
     def close(self) -> None:
-        self._loading = None
+        self._model = None
         self._filling.clear()
 
 
@@ -121,6 +131,8 @@ class _Model:
             GenerationConfig,
         )
 
+        self.num_tokens = 0
+        self._config = config
         located = models.locate(config.model)
         asked = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
         architecture = AutoConfig.from_pretrained(located, **asked)
@@ -169,17 +181,20 @@ class _Model:
             place = slice(0, length) if self._is_encoder_decoder else slice(width - length, width)
             input_ids[number, place] = torch.tensor(row.token_ids)
             attention_mask[number, place] = 1
-        ends = _Ends(self, rows, distribution.stop, start=1 if self._is_encoder_decoder else width)
+        raw = _RawScores()
+        ends = _Ends(self, rows, distribution.stop, raw, start=1 if self._is_encoder_decoder else width)
         self._model.generate(
             input_ids=input_ids.to(self._device),
             attention_mask=attention_mask.to(self._device),
-            logits_processor=LogitsProcessorList(_warpers(rows, distribution, self._device)),
+            logits_processor=LogitsProcessorList([raw, *_warpers(rows, distribution, self._device)]),
             stopping_criteria=StoppingCriteriaList([ends]),
             max_new_tokens=max(row.max_new_tokens for row in rows),
             do_sample=False,
         )
 
-    def complete(self, row: _Row, token_ids: list[int], stops: Sequence[str]) -> Completion | None:
+    def complete(
+        self, row: _Row, token_ids: list[int], logprobs: list[float], stops: Sequence[str]
+    ) -> Completion | None:
         """What a row has come to with these new tokens, if it ends there: by a token, a stop string or its budget."""
         is_end = token_ids[-1] in self._end_ids
         is_last = len(token_ids) == row.max_new_tokens
@@ -189,7 +204,8 @@ class _Model:
         if not (is_end or is_last or stop):
             return None
         reason: FinishReason = "stop" if is_end or stop else "length"
-        return Completion(text, reason, len(row.token_ids), len(token_ids), stop)
+        completion = Completion(text, reason, len(row.token_ids), len(token_ids), stop)
+        return self._config.kept(completion, logprobs, token_ids)
 
     def _text(self, row: _Row, token_ids: list[int]) -> str:
         """New tokens as text. The prompt's last one goes before them where it does, for the blank between the two."""
@@ -202,21 +218,39 @@ class _Model:
         return self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+class _RawScores:
+    """Logits processor that comes first, changes nothing, and knows what the model thought of each token."""
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        del input_ids
+        self._scores = scores
+        return scores
+
+    def logprobs(self, token_ids: "torch.Tensor") -> list[float]:
+        """Of the tokens that were taken at this step, one a row."""
+        taken = self._scores.gather(1, token_ids[:, None])[:, 0]
+        return (taken - self._scores.logsumexp(dim=1)).tolist()
+
+
 class _Ends:
     """Stopping criterion of a batch: says which rows have ended, and hands their completions over at once."""
 
-    def __init__(self, model: _Model, rows: Sequence[_Row], stops: Sequence[str], start: int) -> None:
+    def __init__(self, model: _Model, rows: Sequence[_Row], stops: Sequence[str], raw: _RawScores, start: int) -> None:
         self._have_ended = [False] * len(rows)
-        self._model, self._rows, self._stops, self._start = model, rows, stops, start
+        self._logprobs: list[list[float]] = [[] for _ in rows]
+        self._model, self._rows, self._stops, self._raw, self._start = model, rows, stops, raw, start
 
     def __call__(self, input_ids: "torch.Tensor", scores: Any, **kwargs: Any) -> "torch.Tensor":
         import torch
 
         del scores, kwargs
+        logprobs = self._raw.logprobs(input_ids[:, -1])
         for number, (row, token_ids) in enumerate(zip(self._rows, input_ids[:, self._start :].tolist(), strict=True)):
             if self._have_ended[number]:
                 continue
-            completion = self._model.complete(row, token_ids, self._stops)
+            self._model.num_tokens += 1
+            self._logprobs[number].append(logprobs[number])
+            completion = self._model.complete(row, token_ids, self._logprobs[number], self._stops)
             if completion is not None:
                 self._have_ended[number] = True
                 # This is the thread of the model; futures belong to that of their loop.

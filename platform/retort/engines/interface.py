@@ -4,6 +4,7 @@ An engine's module holds `Config` (its fields of a `[[teacher]]`), `Engine` (the
 recording) and `SEEDING`: `exact` where the seed of a request fixes its draw, `none` where it does not.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -55,6 +56,11 @@ class EngineConfig(BaseModel):
         """Ray actors that each hold one engine."""
         return 1
 
+    @property
+    def capacity(self) -> int:
+        """Requests that one engine is handed at once; more would only wait inside it."""
+        return 1024
+
     def num_gpus(self, has_gpus: bool) -> int:
         """GPUs that one actor asks of Ray, on a cluster that has some or not; each actor also takes one CPU."""
         del has_gpus
@@ -70,6 +76,30 @@ class Completion(NamedTuple):
     num_tokens: int
     stop: str | None = None
     """The stop string that ended it; None where an end token or the budget did."""
+    logprob: float | None = None
+    """Sum of the log-probabilities of its tokens under the model, before temperature and cuts; None where unknown.
+
+    Its tokens are all that were generated: the end token is one of them, and so are those that spell a stop string.
+    """
+    token_logprobs: tuple[float, ...] = ()
+    token_ids: tuple[int, ...] = ()
+
+
+class ModelConfig(EngineConfig):
+    """What the settings of engines share that ask a model, and not a recording."""
+
+    logprobs: Literal["none", "sum", "tokens"] = "none"
+    """Log-probabilities kept of a chain: none, their sum, or the sum and each token's."""
+    token_ids: bool = False
+    """Keep the ids of a chain's tokens."""
+
+    def kept(self, completion: Completion, logprobs: Sequence[float], token_ids: Sequence[int]) -> Completion:
+        """A completion with what is to be kept of its tokens; a sequence is empty where it is not known."""
+        return completion._replace(
+            logprob=math.fsum(logprobs) if logprobs and self.logprobs != "none" else None,
+            token_logprobs=tuple(logprobs) if self.logprobs == "tokens" else (),
+            token_ids=tuple(token_ids) if self.token_ids else (),
+        )
 
 
 class PromptTooLongError(ValueError):
@@ -77,6 +107,10 @@ class PromptTooLongError(ValueError):
 
     The first prompt of a request is its user's matter. Those of later turns hold what models wrote: rollouts catch it.
     """
+
+
+class EngineDiedError(RuntimeError):
+    """An engine cannot go on, though a new one could: the sampler replaces it and asks again what was open."""
 
 
 def until_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
@@ -88,8 +122,8 @@ def until_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
     return text[:place], stop
 
 
-class Engine(Protocol):
-    """Completes prompts, many at a time; lives in one event loop."""
+class Completer(Protocol):
+    """Completes prompts, many at a time: an engine, or what stands in front of one."""
 
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
@@ -98,9 +132,30 @@ class Engine(Protocol):
 
         Raises:
             PromptTooLongError: the model cannot see so much.
+            EngineDiedError: the engine is gone, and this request with it.
+        """
+        ...
+
+
+class Engine(Completer, Protocol):
+    """Owns what it completes with, such as a process; lives in one event loop."""
+
+    async def start(self) -> None:
+        """Load the model. Called once, before the first request.
+
+        Raises:
+            EngineDiedError: its process ended while it loaded.
+        """
+        ...
+
+    @property
+    def num_tokens(self) -> int | None:
+        """A count that grows whenever anything was generated: by it a silent engine is told from a slow one.
+
+        None where that is not known before a completion ends (a server elsewhere): its own timeouts have to do.
         """
         ...
 
     def close(self) -> None:
-        """End what the engine started. The engine is of no use afterwards."""
+        """End what the engine started, hung or not. The engine is of no use afterwards."""
         ...

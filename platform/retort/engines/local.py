@@ -5,10 +5,10 @@ from typing import Literal, Self
 from pydantic import Field, field_validator
 
 from retort.engines import models
-from retort.engines.interface import EngineConfig
+from retort.engines.interface import ModelConfig
 
 
-class LocalModelConfig(EngineConfig):
+class LocalModelConfig(ModelConfig):
     """A model, and where and how often it is loaded. Engines name a model alike, and so share its pools."""
 
     model: str

@@ -1,10 +1,13 @@
-"""Names of models and what they stand for: `shipped:NAME`, a local directory, or a Hugging Face id."""
+"""Names of models and what they stand for: `shipped:NAME`, a directory here or in a store, or a Hugging Face id."""
 
 import functools
+import json
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from retort.store import fetch
 from retort.store.hashing import digest, digest_file
 
 SHIPPED = ("teacher", "student")
@@ -14,16 +17,19 @@ _CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 def locate(model: str) -> str:
     """What transformers and vLLM are to load: a directory, or the id as it is.
 
+    A checkpoint in S3 is fetched into this machine's cache, unless it is there.
+
     Raises:
-        ValueError: no such shipped model, or a path that is not a directory with a `config.json`.
+        ValueError: no such shipped model, or a path or URI that is not of a directory with a `config.json`.
+        OSError: storage that cannot be read.
     """
     kind, separator, name = model.partition(":")
     if separator and kind == "shipped":
         if name not in SHIPPED:
             raise ValueError(f"model {model!r}: expected one of {[f'shipped:{known}' for known in SHIPPED]}")
         return str(resources.files("retort.shipped") / name)
-    if model.startswith(("/", ".", "~")) or Path(model).is_dir():
-        path = Path(model).expanduser()
+    if model.startswith(("/", ".", "~")) or "://" in model or Path(model).is_dir():
+        path = Path(fetch(model) if "://" in model else model).expanduser()
         if not (path / "config.json").is_file():
             raise ValueError(
                 f"model {model!r}: expected a directory with a config.json; is the path right on this machine?"
@@ -31,7 +37,8 @@ def locate(model: str) -> str:
         return str(path.resolve())
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
         raise ValueError(
-            f"model {model!r}: expected 'shipped:NAME', a directory, or a Hugging Face id such as 'org/name'"
+            f"model {model!r}: expected 'shipped:NAME', a directory, its URI in a store, or a Hugging Face id such as "
+            f"'org/name'"
         )
     return model
 
@@ -73,6 +80,23 @@ def is_encoder_decoder(model: str, revision: str | None) -> bool:
     from transformers import AutoConfig
 
     return bool(AutoConfig.from_pretrained(locate(model), revision=pin(model, revision)).is_encoder_decoder)
+
+
+def context(model: str) -> int | None:
+    """Tokens that a model sees, prompt and completion together; None where its configuration does not say for sure.
+
+    It does not where rotary positions are stretched, nor of encoder-decoders, which read the prompt apart. Of an id
+    nothing is known here: the hub is not asked, for what is planned need not run on this machine.
+    """
+    file = Path(locate(model)) / "config.json"
+    if not file.is_file():
+        return None
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    rope: dict[str, Any] = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    is_plain = rope.get("rope_type", rope.get("type", "default")) == "default"
+    if config.get("is_encoder_decoder") or not is_plain or any(isinstance(value, dict) for value in rope.values()):
+        return None
+    return config.get("max_position_embeddings", config.get("n_positions"))
 
 
 def _resolve_commit(model: str) -> str:

@@ -4,11 +4,11 @@ Rows in, JSON lines (`.jsonl`) or one JSON list (`.json`), either gzipped:
 
     {"question": "Tom has 12 apples. …", "thought": "cot", "completions": ["12 + 5 = 17. …", "…"]}
 
-A row is found by its question, or by its id where it has none; several rows of one problem add up, in the order of the
-record, and the index of a chain is its place in that order. Rows that do not say their question, bare strings among
-them, are paired with those of the files `questions`. Field names can be set, for corpora in other shapes. A recording
-knows nothing of seeds or budgets; stop strings end its completions as they would a model's. An id says nothing of the
-task: a recording that is found by ids is one for one task.
+A row is found by its question, or where it has none by its id (`gsm8k/train/00017`, or its last part). Several rows of
+one problem add up, in the order of the record, and the index of a chain is its place in that order. Rows that do not
+say their question, bare strings among them, are paired with those of the files `questions`. Field names can be set, for
+corpora in other shapes. A recording knows nothing of seeds or budgets; stop strings end its completions as they would
+a model's. The last part of an id says nothing of the task: a recording that is found by these is one for one task.
 """
 
 import itertools
@@ -61,15 +61,25 @@ class Engine:
 
     def __init__(self, config: Config) -> None:
         self._completions = read_recording(config)
+        self._num_given = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return self._num_given
+
+    async def start(self) -> None:
+        return
 
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
     ) -> Completion | None:
         del prompt
-        for key in (question_key(request.question), question_key(request.problem_id.split("/", 2)[2])):
+        problem_id = request.problem_id
+        for key in map(question_key, (request.question, problem_id, problem_id.split("/", 2)[2])):
             found = self._completions.get((key, request.thought), [])
             if request.index < len(found):
                 text, stop = until_stop(found[request.index], distribution.stop)
+                self._num_given += 1
                 return Completion(text, "stop", num_prompt_tokens=0, num_tokens=0, stop=stop)
         return None
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from retort.combining import parse
 from retort.evaluation import Score
 from retort.report.recipes import base_name, call, is_bound, is_combiner, run_names, spaced, taught
-from retort.store import Store
+from retort.store import Store, address
 from retort.store.artifacts import Artifact, open_artifact
 
 Role = Literal["teacher", "base", "chains", "labels"]
@@ -237,7 +237,7 @@ def open_run(store: Store, run: Artifact) -> Contents:
             artifact = open_artifact(store, prefix)
             if artifact is None:
                 raise ValueError(
-                    f"run {run.id}: {stage} {name!r} is not at {store.uri}/{prefix}; expected a finished artifact. "
+                    f"run {run.id}: {stage} {name!r} is not at {address(store, prefix)}; expected a finished artifact. "
                     f"Start the recipe again, which makes it anew"
                 )
             model, slash, plan = name.rpartition("/") if stage in ("sampling", "verdicts") else (name, "", "")

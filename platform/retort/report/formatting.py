@@ -110,6 +110,15 @@ def rate(number: float, seconds: float) -> str:
     )
 
 
+def size(num_bytes: float) -> str:
+    """4120000 → 4.1 MB; a kB is 1,000 bytes, as stores bill them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" or num_bytes >= 99.95 else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.1f} TB"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A measured number, or absent where it is missing or not finite."""
     return ABSENT if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

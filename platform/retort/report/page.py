@@ -28,7 +28,7 @@ from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 
 logger = logging.getLogger(__name__)
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("jinja2", "matplotlib")
 
 

@@ -21,8 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retort.records import Record, from_table, to_table
-from retort.store import Store
+from retort.store import Store, address
 from retort.store.hashing import canonical_json, digest
+
+FORMAT = 1
+"""Of a manifest; those without one were written before it was said, and are of the first."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Artifact:
 
     @property
     def uri(self) -> str:
-        return f"{self.store.uri}/{self.prefix.rstrip('/')}"
+        return address(self.store, self.prefix)
 
     @property
     def id(self) -> str:
@@ -93,7 +96,15 @@ class Artifact:
         """Rows of all Parquet files of the artifact, file by file in the order of their names."""
         for file in sorted(self.manifest["files"], key=lambda file: file["name"]):
             if file["name"].endswith(".parquet"):
-                yield from from_table(record, pq.read_table(io.BytesIO(self.store.get(file["key"])), use_threads=False))
+                try:
+                    table = pq.read_table(io.BytesIO(self.store.get(file["key"])), use_threads=False)
+                except (pa.ArrowException, OSError) as error:
+                    raise ValueError(
+                        f"{address(self.store, file['key'])} cannot be read ({' '.join(str(error).split())}); if it is "
+                        f"damaged delete {address(self.store, f'{self.prefix}manifest.json')} and run again: all of it "
+                        f"is made anew"
+                    ) from error
+                yield from from_table(record, table)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Rows of a JSON-lines file."""
@@ -101,8 +112,16 @@ class Artifact:
 
     def directory(self) -> str:
         """A local directory with the files of the artifact (all from one attempt)."""
-        attempt = self.manifest["files"][0]["key"].split("/")[3]
-        return self.store.directory(f"{self.prefix}{attempt}/")
+        return self.store.directory(self._attempt)
+
+    @property
+    def location(self) -> str:
+        """Where any machine that reaches the store finds the files: a path, or a URI that `fetch` takes."""
+        return self.directory() if self.store.is_local else address(self.store, self._attempt)
+
+    @property
+    def _attempt(self) -> str:
+        return self.manifest["files"][0]["key"].rsplit("/", 1)[0] + "/"
 
 
 def find(store: Store, address: Address) -> Artifact | None:
@@ -111,11 +130,26 @@ def find(store: Store, address: Address) -> Artifact | None:
 
 
 def open_artifact(store: Store, prefix: str) -> Artifact | None:
-    """The artifact at a prefix, or None where it is not finished."""
+    """The artifact at a prefix, or None where it is not finished.
+
+    Raises:
+        ValueError: the manifest is of a format that this release does not read.
+    """
     try:
-        return Artifact(store, prefix, json.loads(store.get(f"{prefix}manifest.json")))
+        manifest: dict[str, Any] = json.loads(store.get(f"{prefix}manifest.json"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(
+            f"{address(store, f'{prefix}manifest.json')} is damaged ({error}); delete it and run again: all of it is "
+            f"made anew"
+        ) from error
+    if manifest.get("format", 1) != FORMAT:
+        raise ValueError(
+            f"{address(store, f'{prefix}manifest.json')}: format {manifest['format']!r}; expected {FORMAT}; read it "
+            f"with the release that wrote it"
+        )
+    return Artifact(store, prefix, manifest)
 
 
 @dataclass(frozen=True)
@@ -145,12 +179,19 @@ class Writer:
         return self.put(name, "".join(canonical_json(dict(row)) + "\n" for row in rows).encode())
 
     def put_directory(self, path: Path) -> list[File]:
-        """Write every file of a flat directory."""
-        return [self.put(file.name, file.read_bytes()) for file in sorted(path.iterdir()) if file.is_file()]
+        """Write every file of a flat directory, of any size."""
+        return [self.put_file(file) for file in sorted(path.iterdir()) if file.is_file()]
+
+    def put_file(self, path: Path) -> File:
+        """Write a file of any size under its own name."""
+        key = f"{self.address.prefix}{self.attempt}/{path.name}"
+        self.store.put_file(key, path)
+        return File(path.name, key, path.stat().st_size)
 
     def commit(self, files: Sequence[File], stats: Mapping[str, Any]) -> Artifact:
         """Write the manifest: the output is done. If another attempt was first, that one's artifact is returned."""
         manifest = {
+            "format": FORMAT,
             **self.address.describe(),
             "files": [{"name": file.name, "key": file.key, "size": file.size} for file in files],
             "stats": dict(stats),

@@ -3,16 +3,18 @@
 A plan lists prompts, not chains, so that thirty chains a problem cost no more memory than one.
 """
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from retort.records import Problem, Request, as_row, from_rows
 from retort.store.hashing import digest
-from retort.store.pool import Key, Pool, partition_of
+from retort.store.pool import Key, Pool, answering, partition_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,51 @@ class PlannedPrompt:
         return cls(problem=problem, **{field: row[field] for field in _OWN_FIELDS})
 
 
+CHARACTERS_PER_TOKEN = 4
+"""Rule of thumb for English text; used where no tokenizer is asked."""
+
+LENGTHS = ("num_prompt_tokens", "num_tokens")
 _OWN_FIELDS = ("thought", "prompt", "prompt_hash", "num_chains")
 
 
 @dataclass(frozen=True)
+class Until:
+    """The policy `until_correct`: a prompt is drawn until `num_correct` chains of it are accepted by a verifier.
+
+    `verifier` is what decides acceptance: settings, versions of code and libraries.
+    """
+
+    num_correct: int
+    verifier: dict[str, Any]
+
+
+class Gap(NamedTuple):
+    """Chains of one prompt that no durable row answers: indexes below its `num_chains`, ascending.
+
+    `mean_tokens` is the mean length of its durable chains, and so what another is likely to cost; None without any.
+    """
+
+    prompt: PlannedPrompt
+    indexes: list[int]
+    mean_tokens: float | None
+
+
+class Survey(NamedTuple):
+    """What a plan finds in a partition. `num_tokens`: what rows of wanted chains cost, with those cut off too early."""
+
+    gaps: list[Gap]
+    num_durable: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Wanted chains of one pool under one token budget."""
+    """Wanted chains of one pool under one token budget; under `until`, `num_chains` of a prompt are the most."""
 
     pool: Pool
     prompts: tuple[PlannedPrompt, ...]
     max_new_tokens: int
+    until: Until | None = None
 
     @property
     def num_wanted(self) -> int:
@@ -59,33 +96,45 @@ class Plan:
             found[partition_of(prompt.prompt_hash)].append(prompt)
         return {partition: found[partition] for partition in sorted(found)}
 
-    def requests(self, partition: str) -> Iterator[Request]:
-        """Every wanted chain of a partition as a request."""
-        for prompt in distinct(self.partitions.get(partition, [])):
-            for index in range(prompt.num_chains):
-                yield Request(
-                    prompt_hash=prompt.prompt_hash,
-                    index=index,
-                    prompt=prompt.prompt,
-                    seed=seed(prompt.prompt_hash, index),
-                    max_new_tokens=self.max_new_tokens,
-                    problem_id=prompt.problem.id,
-                    thought=prompt.thought,
-                    question=prompt.problem.question,
-                )
+    def survey(self, partition: str, sets_aside: bool = True) -> Survey:
+        """The anti-join of what a partition's prompts want and what the pool holds.
 
-    def missing(self) -> Iterator[Request]:
-        """Wanted chains that no durable row answers, partition by partition."""
-        return itertools.chain.from_iterable(
-            self.pool.missing(self.requests(partition)) for partition in self.partitions
-        )
+        Each wanted chain has a place in arrays of numbers, 25 bytes in all; rows pass by as Arrow columns. Unless
+        `sets_aside`, damaged segments stay where they are, and their chains are missing all the same.
+        """
+        prompts = distinct(self.partitions.get(partition, []))
+        if not prompts:
+            return Survey([], num_durable=0, num_tokens=0)
+        hashes = pa.array([prompt.prompt_hash for prompt in prompts], pa.string())
+        counts = np.array([prompt.num_chains for prompt in prompts], np.int64)
+        firsts = np.cumsum(counts) - counts
+        tokens = np.full((2, counts.sum()), -1, np.int64)  # of the prompt, and new ones; -1: not durable
+        cost = 0
+        for keys in replace(self.pool, sets_aside=sets_aside).keys(partition):
+            prompt = pc.call_function("index_in", [keys["prompt_hash"]], pc.SetLookupOptions(hashes))
+            prompt = prompt.fill_null(-1).to_numpy()
+            index = keys["index"].to_numpy()
+            is_wanted = (prompt >= 0) & (index < counts[prompt])
+            places = pa.array((firsts[prompt] + index)[is_wanted])
+            wanted = keys.filter(pa.array(is_wanted)).append_column("place", places)
+            cost += sum(int(wanted[column].to_numpy().sum()) for column in LENGTHS)
+            rows = answering(wanted, self.max_new_tokens)
+            for known, column in zip(tokens, LENGTHS, strict=True):
+                # Of several rows of a key the longest counts, so that surveys agree; reading them picks one by content.
+                np.maximum.at(known, rows["place"].to_numpy(), rows[column].to_numpy())
+        return _survey(prompts, counts, tokens, cost)
+
+    def without_prompts(self) -> "Plan":
+        """The plan without what it wants: for tasks that are handed their prompts."""
+        return replace(self, prompts=())
 
     def describe(self) -> dict[str, Any]:
         """What addresses the outputs of stages that read the pool by this plan."""
         keys = sorted(
             [prompt.prompt_hash, prompt.num_chains, prompt.problem.id, prompt.thought] for prompt in self.prompts
         )
-        return {"pool": self.pool.id, "keys": digest(keys), "max_new_tokens": self.max_new_tokens}
+        address = {"pool": self.pool.id, "keys": digest(keys), "max_new_tokens": self.max_new_tokens}
+        return address if self.until is None else {**address, "until": asdict(self.until)}
 
 
 def distinct(prompts: list[PlannedPrompt]) -> list[PlannedPrompt]:
@@ -98,6 +147,35 @@ def distinct(prompts: list[PlannedPrompt]) -> list[PlannedPrompt]:
 def wanted_keys(prompts: list[PlannedPrompt]) -> set[Key]:
     """Keys of the chains that prompts want."""
     return {(prompt.prompt_hash, index) for prompt in prompts for index in range(prompt.num_chains)}
+
+
+def _survey(prompts: list[PlannedPrompt], counts: np.ndarray, tokens: np.ndarray, cost: int) -> Survey:
+    """The survey of prompts with so many wanted chains each, whose prompt and new tokens stand one after the other."""
+    owner = np.repeat(np.arange(len(prompts)), counts)
+    is_durable = tokens[1] >= 0
+    num_durable = np.bincount(owner[is_durable], minlength=len(prompts))
+    new_tokens = np.bincount(owner[is_durable], weights=tokens[1][is_durable], minlength=len(prompts))
+    firsts = np.cumsum(counts) - counts
+    gaps: list[Gap] = []
+    for number in np.flatnonzero(num_durable < counts).tolist():
+        first, count, durable = int(firsts[number]), int(counts[number]), int(num_durable[number])
+        indexes: list[int] = np.flatnonzero(~is_durable[first : first + count]).tolist()
+        gaps.append(Gap(prompts[number], indexes, float(new_tokens[number]) / durable if durable else None))
+    return Survey(gaps, int(is_durable.sum()), cost)
+
+
+def request_of(prompt: PlannedPrompt, index: int, max_new_tokens: int) -> Request:
+    """One chain of a planned prompt as a request."""
+    return Request(
+        prompt_hash=prompt.prompt_hash,
+        index=index,
+        prompt=prompt.prompt,
+        seed=seed(prompt.prompt_hash, index),
+        max_new_tokens=max_new_tokens,
+        problem_id=prompt.problem.id,
+        thought=prompt.thought,
+        question=prompt.problem.question,
+    )
 
 
 def seed(prompt_hash: str, index: int) -> int:

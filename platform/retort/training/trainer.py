@@ -91,7 +91,7 @@ def address(training: Training) -> Address:
 def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[str, Any]]:
     """Train under Ray; the checkpoint's files, and what there is to say of it."""
     import ray
-    from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     config, label = training.config, training.label
@@ -104,38 +104,39 @@ def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[s
     with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"training": training},
+            train_loop_config={"training": training, "writer": writer},
             torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.num_workers,
                 use_gpu=config.gpus_per_worker > 0,
                 resources_per_worker={"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
             ),
-            run_config=RunConfig(name="run", storage_path=scratch, checkpoint_config=CheckpointConfig(num_to_keep=1)),
+            run_config=RunConfig(name="run", storage_path=scratch),
         )
-        checkpoint = trainer.fit().checkpoint
-        assert checkpoint is not None
-        with checkpoint.as_directory() as directory:
-            stats = json.loads(Path(directory, "stats.jsonl").read_text())
-            return writer.put_directory(Path(directory)), stats
+        made = trainer.fit().return_value
+        assert made is not None
+        return made
 
 
-def train_worker(arguments: dict[str, Training]) -> None:
-    """What each worker of Ray Train runs. Rank 0 keeps the best weights and reports them once, at the end."""
-    import ray.train
+def train_worker(arguments: dict[str, Any]) -> tuple[list[File], dict[str, Any]] | None:
+    """What each worker of Ray Train runs. Rank 0 writes the checkpoint to the store, and says what it wrote.
+
+    Ray Train's own checkpoints are not used: it copies them once, without a retry, through a folder that all machines
+    would have to share.
+    """
     import ray.train.torch
     import torch
 
-    training = arguments["training"]
+    training: Training = arguments["training"]
+    writer: Writer = arguments["writer"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     torch.set_num_threads(training.config.cpus_per_worker)
     device = ray.train.torch.get_device()
     with tempfile.TemporaryDirectory(prefix="retort-student-") as directory:
         stats = train_and_save(training, Path(directory), device)
-        checkpoint = None
-        if ray.train.get_context().get_world_rank() == 0:
-            checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report({"best_dev_loss": stats["best_dev_loss"]}, checkpoint=checkpoint)
+        is_first = ray.train.get_context().get_world_rank() == 0
+        return (writer.put_directory(Path(directory)), stats) if is_first else None
 
 
 def train_and_save(training: Training, directory: Path, device: Any) -> dict[str, Any]:
@@ -176,7 +177,6 @@ def train_and_save(training: Training, directory: Path, device: Any) -> dict[str
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         (directory / "metrics.jsonl").write_text("".join(json.dumps(row.as_row()) + "\n" for row in progress.curve))
-        (directory / "stats.jsonl").write_text(json.dumps(stats))
     return stats
 
 

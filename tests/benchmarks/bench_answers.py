@@ -4,7 +4,7 @@ r"""Pairs of answers and whether they are equal, by hand; and what three compari
 the one that the author of the table would choose. Both were written before any comparison was run on them, and no pair
 is dropped or reworded because of its outcome, so that the figures are held out.
 
-    python tests/benchmarks/answer_pairs.py    # the error report in Markdown: counts, time, and every pair that fails
+    python tests/benchmarks/bench_answers.py   # the error report in Markdown: counts, time, and every pair that fails
 
 math-verify is asked as it comes and with both sides as LaTeX (`$…$`); where it reads nothing in one of the two texts
 the pair is undecided, though its own `verify` then says "different". The last judge is what verification does: ours,
