@@ -322,16 +322,17 @@ def test_a_batch_does_not_wait_for_verdicts_on_which_nothing_depends(store: Stor
     asyncio.run(check())
 
 
-def test_a_chain_that_comes_while_another_is_written_is_durable_in_time(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted, appended = one_prompt(store, 3), Pool.append
+class SlowPool(Pool):
+    """On a store that takes its time."""
 
-    def slowly(pool: Pool, batch: str, chains: Sequence[Chain]) -> Written:
+    def append(self, batch: str, chains: Sequence[Chain]) -> Written:
         time.sleep(1.6)
-        return appended(pool, batch, chains)
+        return super().append(batch, chains)
 
-    monkeypatch.setattr(Pool, "append", slowly)
+
+def test_a_chain_that_comes_while_another_is_written_is_durable_in_time(store: Store) -> None:
+    wanted = one_prompt(store, 3)
+    wanted = replace(wanted, pool=SlowPool(store, wanted.pool.identity))
 
     async def check() -> None:
         # The first is written from 2.0 to 3.6 s, beside which the second comes.
