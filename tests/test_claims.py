@@ -232,9 +232,9 @@ def test_who_holds_is_said_in_words(pool: Pool):
 def test_of_drivers_that_race_each_partition_has_one(any_pool: Pool, tmp_path: Path):
     store, names = any_pool.store, ("one", "two", "three")
     winners: set[str] = set()
-    shared = 0
+    is_contested = False
     with drivers(store, *names) as racers:
-        for number in range(4):
+        for number in range(100):  # a quick driver may win a whole race: race until some race was shared
             go = tmp_path / f"go{number}"
             for racer in racers:
                 racer.tell("race", str(go), str(number))
@@ -242,9 +242,11 @@ def test_of_drivers_that_race_each_partition_has_one(any_pool: Pool, tmp_path: P
             held = {racer.id: racer.hear() for racer in racers}
             assert sorted(name for names in held.values() for name in names) == sorted(ALL)
             winners |= {name for name in names if held[name]}
-            shared += sum(bool(names) for names in held.values()) > 1
+            is_contested |= sum(bool(names) for names in held.values()) > 1
+            if number >= 3 and is_contested and len(winners) > 1:
+                break
     assert len(winners) > 1, "one driver won every race: nothing was tested"
-    assert shared, "in no race did two drivers claim at once"
+    assert is_contested, "in no race did two drivers claim at once"
 
 
 # Death
