@@ -1,6 +1,6 @@
 """Runs a recipe up to the scores of its models."""
 
-from retort.command import main
+from retort.command import main, up_to
 
 if __name__ == "__main__":
-    main(__doc__, until="evaluate")
+    main(__doc__, up_to("evaluate"))

@@ -1,6 +1,6 @@
 """Runs a recipe up to its students' checkpoints."""
 
-from retort.command import main
+from retort.command import main, up_to
 
 if __name__ == "__main__":
-    main(__doc__, until="train")
+    main(__doc__, up_to("train"))

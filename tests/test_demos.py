@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from retort.store import open_store
 from retort.store.artifacts import Artifact, open_artifact
+from retort.sweep import ledger
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +44,35 @@ def accuracy(rows: list[dict[str, Any]], thought: str, decode: str = "greedy") -
 
 def means(kept: dict[str, Artifact]) -> dict[tuple[str, str], float]:
     return {(row["student"], row["thought"]): row["mean"] for row in kept["comparison"].lines("seeds.jsonl")}
+
+
+def test_the_sweep_over_sample_counts_and_picks(tmp_path: Path):
+    overrides = [f"store={tmp_path / 'store'}", f'sweep.study="sqlite:///{tmp_path / "study.db"}"']
+    command = [sys.executable, "jobs/sweep.py", "jobs/recipes/demo-sweep.toml", *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    store = open_store(str(tmp_path / "store"))
+    rows = ledger.rows(store, "demo-sweep").values()
+    assert len(rows) == 4 * 2 * 3 + 6
+    assert all(row.state == "finished" and row.step == 600 for row in rows), "all have equal steps"
+    sampled = [
+        artifact.stats
+        for key in store.keys("artifacts/sampling/")
+        if key.endswith("manifest.json") and (artifact := open_artifact(store, key.removesuffix("manifest.json")))
+    ]
+    of_teacher = [stats["sampled"] for stats in sampled if stats["wanted"] == 30 * 450]
+    assert of_teacher == [30 * 450], "every chain was sampled once, for the largest sample count"
+    means = {
+        (chains, rule): fmean(
+            row.value or 0
+            for row in rows
+            if (row.params["selection.num_chains"], row.params.get("selection.rule")) == (chains, rule)
+        )
+        for chains in (1, 4, 16, 30)
+        for rule in ("correct", "all")
+    }
+    for rule in ("correct", "all"):
+        assert means[30, rule] > means[1, rule], "many chains teach more than one"
 
 
 def test_the_ensemble_of_thoughts(tmp_path: Path):

@@ -223,7 +223,7 @@ def test_what_one_actor_leaves_over_the_others_may_spend(store: Store, tmp_path:
     assert (done.sampled, done.withheld, len(asked)) == (96, 0, 96)
 
 
-@pytest.mark.parametrize("flush_s", [0.5, 10.0])
+@pytest.mark.parametrize("flush_s", [0.5, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_what_may_be_spent_holds_over_the_death_of_an_actor(
     store: Store, tmp_path: Path, model: Model, flush_s: float
 ) -> None:
@@ -318,7 +318,8 @@ def test_actors_that_have_nothing_left_are_released_while_the_tail_runs(
     store: Store, tmp_path: Path, model: Model
 ) -> None:
     slow = problems(40)[17].id
-    model = recorded(tmp_path, "slow", actors=2, slow_problem=slow, slow_s=20.0)
+    # Each chain takes long enough for an actor that starts late to find some left.
+    model = recorded(tmp_path, "slow", actors=2, seconds=6.0, slow_problem=slow, slow_s=24.0)
     members: list[tuple[float, int]] = []
     is_over = threading.Event()
 

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from retort.metrics import COUNTERS, GAUGES, SamplerMetrics, summary_line, together
+from retort.metrics import COUNTERS, GAUGES, SWEEP_GAUGES, SamplerMetrics, summary_line, together
 
 PROMETHEUS = os.environ.get("RETORT_PROMETHEUS", "/usr/bin/prometheus")
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -34,7 +34,7 @@ scrape_configs:
 DRIVER = """\
 import json, os, signal, sys
 import ray
-from retort.metrics import SamplerMetrics
+from retort.metrics import SamplerMetrics, SweepMetrics
 from retort.records import Chain
 
 @ray.remote(num_cpus=0)
@@ -64,6 +64,10 @@ tiny, doomed, large = (Sampler.remote(model) for model in ("tiny", "tiny", "larg
 ray.get(tiny.sample.remote([(30, 40, True), (30, 50, False), (0, 0, False)]))
 pid = ray.get(doomed.sample.remote([(20, 10, True)]))
 ray.get([large.sample.remote([(100, 200, False)]), large.fail.remote()])
+sweep = SweepMetrics("small")
+sweep.measured("3fa94c", 4, 0.5)
+sweep.ended("a001b2", 0.25)
+sweep.states({"running": 1, "finished": 2})
 node = ray.nodes()[0]
 print(json.dumps([node["NodeManagerAddress"], node["MetricsExportPort"]]), file=answers, flush=True)
 sys.stdin.readline()
@@ -179,16 +183,25 @@ def test_prometheus_reads_what_the_actors_of_each_model_counted(scraped: Scraped
     until(lambda: scraped.by_model("avg by (model) (ray_retort_busy_share)"), {"tiny": 0.75, "large": 0.75})
 
 
+def test_prometheus_reads_how_the_trials_of_a_sweep_stand(scraped: Scraped) -> None:
+    states = {"running": 1.0, "finished": 2.0, "stopped": 0.0, "failed": 0.0}
+    until(lambda: {one["state"]: value for one, value in scraped.series('ray_retort_trials{sweep="small"}')}, states)
+    for name, expected in (("step", {"3fa94c": 4.0}), ("dev_loss", {"3fa94c": 0.5}), ("value", {"a001b2": 0.25})):
+        query = f"ray_retort_trial_{name}"
+        assert {one["trial"]: value for one, value in scraped.series(query)} == expected
+
+
 def test_no_series_is_there_for_anything_but_models_and_processes(scraped: Scraped) -> None:
     until(lambda: len(scraped.series("ray_retort_chains_total")), 3)
     found = scraped.series('{__name__=~"ray_retort_.*"}')
     assert {labels["__name__"].removeprefix("ray_retort_").removesuffix("_total") for labels, _ in found} == {
         *COUNTERS,
         *GAUGES,
+        *SWEEP_GAUGES,
     }
     rays_own = {"__name__", "instance", "job", "Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
     others = {label for labels, _ in found for label in labels if not label.startswith("otel_scope_")} - rays_own
-    assert others == {"model"}
+    assert others == {"model", "sweep", "state", "trial"}
 
 
 def test_what_a_killed_actor_counted_stays(scraped: Scraped) -> None:

@@ -229,14 +229,27 @@ def with_recipe(contents: Contents, **fields: Any) -> Contents:
 
 def test_the_page_has_its_sections_and_no_errors(opened: Page):
     titles = opened.locator("section h2").all_inner_texts()
-    assert titles == ["Result", "Thoughts", "Comparison", "Acceptance", "Cost", "Training", "Chains", "Lineage"]
+    assert titles == [
+        "Result",
+        "Papers",
+        "Thoughts",
+        "Comparison",
+        "Acceptance",
+        "Difficulty",
+        "Cost",
+        "Training",
+        "Failures",
+        "Chains",
+        "Lineage",
+    ]
     assert opened.locator("img, b.injected, .chain-text *").count() == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_plots_fit_and_nothing_scrolls_sideways(opened: Page, width: int):
     opened.set_viewport_size({"width": width, "height": 800})
-    assert check_plots(opened) == 10  # results, thoughts, verdicts, fates, seconds; curves of 3 students and of a pair
+    # Results, thoughts, verdicts, fates, pass rates (teacher, student), seconds; curves of 3 students and of a pair.
+    assert check_plots(opened) == 12
     assert opened.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -473,19 +486,19 @@ def test_chains_are_found_by_any_reason_and_keep_their_lines(opened: Page, conte
     assert set(options) == {"all", *(reason.replace("_", " ") for reason in known)}
     browser.get_by_label("reason").select_option("raised ZeroDivisionError")
     assert int(found(opened).split(" ")[0]) > 3
-    assert set(opened.locator(".reason").all_inner_texts()) == {"raised ZeroDivisionError"}
+    assert set(opened.locator("#browser .reason").all_inner_texts()) == {"raised ZeroDivisionError"}
     assert set(
-        opened.locator(".chain-head").locator("text=raised").evaluate_all("e => e.map(x => x.style.cssText)")
+        opened.locator("#browser .chain-head").locator("text=raised").evaluate_all("e => e.map(x => x.style.cssText)")
     ) == {f"--reason: var(--{run_palette(contents).colour('raised ZeroDivisionError')});"}
     browser.get_by_label("reason").select_option("correct")
     browser.get_by_label("model").select_option("etd@0")
     browser.get_by_label("thought").select_option("pot")
-    lines = opened.locator(".chain-text").first.inner_text().split("\n")
+    lines = opened.locator("#browser .chain-text").first.inner_text().split("\n")
     assert lines[1:4] == [lines[1], "    if bought > 0:", "        eggs += bought  # <b>"]
     assert lines[1].startswith("for bought in")
     browser.get_by_label("model").select_option("pair")
     browser.get_by_label("thought").select_option("socratic")
-    lines = opened.locator(".chain-text").first.inner_text().split("\n")
+    lines = opened.locator("#browser .chain-text").first.inner_text().split("\n")
     assert [line.partition(" ** ")[0] for line in lines[:2]] == [
         "How many does she have first?",
         "How many does she have in the end?",

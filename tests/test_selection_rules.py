@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retort.records import Problem, Verdict, to_table
-from retort.selection import SelectionConfig, example, label, select, select_group
+from retort.selection import SelectionConfig, example, label, left_out, select, select_group
 from retort.thoughts import THOUGHTS
 from retort.verification import REASONS
 
@@ -25,7 +25,9 @@ def verdicts(*reasons: str, **fields: Any) -> list[Verdict]:
 
 
 def fates(rows: list[Verdict], **config: Any) -> list[str]:
-    return [fate for _, fate in select(rows, SelectionConfig(**config))]
+    """By thought and index, whatever was picked first."""
+    made = select(rows, SelectionConfig(**config))
+    return [fate for _, fate in sorted(made, key=lambda pair: (pair[0].thought, pair[0].index))]
 
 
 ALL = verdicts(
@@ -129,9 +131,9 @@ def test_a_smaller_budget_takes_a_part_of_what_a_larger_one_takes():
 
 
 def test_an_example_is_the_students_prompt_and_the_chain_without_blanks_around_it():
-    table = select_group(to_table(Verdict, ALL[:2]), SelectionConfig())
+    table = select_group(to_table(Verdict, ALL[:2]), SelectionConfig(), {})
     assert table.column("fate").to_pylist() == ["selected", "wrong"]
-    (row, _) = table.drop_columns("fate").to_pylist()
+    (row, _) = table.to_pylist()
     assert (row["prompt"], row["target"], row["index"]) == ("Question: q?\n", "It is 3.", 0)
 
 
@@ -211,3 +213,118 @@ def test_labels_teach_the_answer_under_the_students_prompt():
 @pytest.mark.parametrize(("problem", "thought"), [(replace(PROBLEM, answer=None), "answer"), (PROBLEM, "cot")])
 def test_labels_teach_nothing_without_an_answer_and_no_reasoning(problem: Problem, thought: str):
     assert label(problem, thought) is None
+
+
+# What is learned of a problem at all
+
+
+def says(*texts: str, **fields: Any) -> list[Verdict]:
+    return [replace(VERDICT, index=index, text=text, **fields) for index, text in enumerate(texts)]
+
+
+def test_a_chain_that_repeats_one_that_qualifies_is_dropped_before_the_pick():
+    rows = says("It is 3.", "it is 3 .", "So it is 3.", "It is 4.", "It is 4 .")
+    rows[3:] = [replace(row, reason="wrong", answer="4") for row in rows[3:]]
+    kept = ["selected", "duplicate", "selected", "wrong", "wrong"]
+    assert fates(rows, deduplicate="exact") == kept
+    assert fates(rows, deduplicate="exact", chains_per_problem=2) == kept
+    assert fates(rows, chains_per_problem=2) == ["selected", "selected", "over_budget", "wrong", "wrong"]
+
+
+def test_a_near_duplicate_shares_most_of_its_words_with_an_earlier_chain():
+    rows = says("a b c d e f", "a b c d e g", "g f e d c b a")
+    assert fates(rows, deduplicate="near", near_similarity=0.6) == ["selected", "near_duplicate", "selected"]
+    assert fates(rows, deduplicate="near") == fates(rows, deduplicate="exact") == ["selected"] * 3
+
+
+def test_chains_of_two_teachers_repeat_each_other_and_those_under_two_thoughts_do_not():
+    rows = [replace(VERDICT, model_id=model, thought=thought) for model in "mn" for thought in ("cot", "pot")]
+    made = {(row.model_id, row.thought): fate for row, fate in select(rows, SelectionConfig(deduplicate="exact"))}
+    assert made == {
+        ("m", "cot"): "selected",
+        ("n", "cot"): "duplicate",
+        ("m", "pot"): "selected",
+        ("n", "pot"): "duplicate",
+    }
+
+
+def test_labels_of_a_teacher_repeat_each_other_by_their_answer():
+    rows = votes("4", "3", "4", None)
+    assert fates(rows, rule="all", target="answer", deduplicate="exact") == [
+        "selected",
+        "selected",
+        "duplicate",
+        "no_answer",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"min_pass_rate": 0.5}, "selected"),
+        ({"min_pass_rate": 0.51}, "too_hard"),
+        ({"max_pass_rate": 0.5}, "selected"),
+        ({"max_pass_rate": 0.49}, "too_easy"),
+        ({"min_pass_rate": 0.25, "max_pass_rate": 0.75}, "selected"),
+    ],
+)
+def test_a_problem_that_is_solved_too_often_or_too_seldom_is_left_out(config: dict[str, Any], expected: str):
+    rows = verdicts("correct", "wrong", "truncated", "correct")
+    assert fates(rows, **config) == [expected, "wrong", "truncated", expected]
+    assert fates(rows, rule="all", **config) == [expected, expected, "truncated", expected]
+
+
+def test_the_pass_rate_is_of_one_thought():
+    rows = [*verdicts("correct", "wrong"), *verdicts("correct", "correct", thought="pot")]
+    assert fates(rows, max_pass_rate=0.9) == ["selected", "wrong", "too_easy", "too_easy"]
+
+
+def test_a_problem_without_a_gold_answer_has_no_pass_rate():
+    rows = verdicts("unlabelled", "unlabelled", gold=None, is_correct=None)
+    assert fates(rows, rule="all", min_pass_rate=0.0) == ["unlabelled", "unlabelled"]
+    assert fates(rows, rule="all") == ["selected", "selected"]
+
+
+def test_every_chain_of_a_problem_that_is_left_out_says_why():
+    made = select(ALL, SelectionConfig(), {VERDICT.problem_id: "contaminated"})
+    assert {fate for _, fate in made} == {"contaminated"}
+    assert select(ALL, SelectionConfig(), {"t/train/1": "contaminated"}) == select(ALL, SelectionConfig())
+
+
+def problems(count: int) -> list[Problem]:
+    return [
+        replace(PROBLEM, id=f"t/{split}/{number}", split=split) for number in range(count) for split in ("train", "dev")
+    ]
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0.1, 3), (0.29, 9), (0.5, 15), (0.01, 1), (1.0, 30)])
+def test_a_label_fraction_keeps_an_exact_share_of_the_training_problems(fraction: float, kept: int):
+    out = left_out(problems(30), {}, SelectionConfig(label_fraction=fraction))
+    assert set(out.values()) <= {"unlabelled"}
+    assert len(out) == 30 - kept
+    assert all("/train/" in problem_id for problem_id in out)
+
+
+@given(small=st.floats(0.01, 1), large=st.floats(0.01, 1), seed=st.integers(0, 3), shuffle=st.randoms())
+def test_a_larger_label_fraction_holds_a_smaller_one(small: float, large: float, seed: int, shuffle: random.Random):
+    small, large = sorted((small, large))
+    few = left_out(problems(20), {}, SelectionConfig(label_fraction=small, seed=seed))
+    many = left_out(problems(20), {}, SelectionConfig(label_fraction=large, seed=seed))
+    assert many.keys() <= few.keys()
+    shuffled = shuffle.sample(problems(20), 40)
+    assert left_out(shuffled, {}, SelectionConfig(label_fraction=small, seed=seed)) == few
+
+
+def test_other_seeds_label_other_problems():
+    halves = [left_out(problems(20), {}, SelectionConfig(label_fraction=0.5, seed=seed)) for seed in range(5)]
+    assert len({tuple(sorted(half)) for half in halves}) == 5
+
+
+def test_problems_whose_question_is_in_a_test_are_left_out_above_a_share():
+    overlaps = {"t/train/0": 0.0, "t/train/1": 0.5, "t/dev/0": 0.51, "t/train/2": 1.0}
+    config = SelectionConfig(max_overlap=0.5)
+    assert left_out(problems(3), overlaps, config) == dict.fromkeys(("t/dev/0", "t/train/2"), "contaminated")
+    assert left_out(problems(3), overlaps, SelectionConfig()) == {}
+    both = left_out(problems(3), overlaps, config.model_copy(update={"label_fraction": 0.3}))
+    assert both["t/train/2"] == "contaminated"
+    assert len([problem_id for problem_id in both if "/train/" in problem_id]) in (2, 3)

@@ -61,6 +61,7 @@ def test_training_learns_and_keeps_the_best_checkpoint_in_hugging_face_format(st
     assert sum(parameter.numel() for parameter in loaded.parameters()) == made.stats["parameters"]
 
 
+@pytest.mark.parametrize("s3_server", ["swift"], indirect=True)
 def test_finished_training_is_found_in_s3_and_not_repeated(s3_uri: str, ray_session: None) -> None:
     store = open_store(s3_uri)
     first = run(store, CONFIG)

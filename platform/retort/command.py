@@ -7,17 +7,40 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from retort import loading, pipeline, run
+from retort.config import Recipe
 from retort.store import Store, open_store
+from retort.store.artifacts import Artifact
 from retort.store.claims import present
+from retort.sweep import driver
 
 logger = logging.getLogger(__name__)
 
 
-def main(description: str | None, until: pipeline.Stage) -> None:
-    """Run a recipe up to a stage and print the artifact's address as the last line."""
+@dataclass(frozen=True)
+class Work:
+    """What a job does with a recipe: how it finds out what is wrong, tells what it would do, and does it."""
+
+    prepare: Callable[[Recipe, Store], object]
+    dry_run: Callable[[Recipe, Store], list[str]]
+    carry_out: Callable[[Recipe, Store], Artifact]
+
+
+SWEEP = Work(driver.check_and_prepare, driver.dry_run, driver.carry_out)
+
+
+def up_to(stage: pipeline.Stage) -> Work:
+    """The stages of a recipe up to one."""
+    return Work(run.prepare, pipeline.dry_run, partial(pipeline.distill, until=stage))
+
+
+def main(description: str | None, work: Work) -> None:
+    """Do a job's work on a recipe and print the artifact's address as the last line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="path of the recipe (TOML)")
     parser.add_argument(
@@ -31,17 +54,17 @@ def main(description: str | None, until: pipeline.Stage) -> None:
         recipe = loading.load(arguments.recipe, arguments.overrides)
         store = open_store(recipe.store)
         if arguments.dry_run:
-            print("\n".join(pipeline.dry_run(recipe, store)), flush=True)
+            print("\n".join(work.dry_run(recipe, store)), flush=True)
             # Not `return`: threads of native libraries, which have nothing left to do, may abort a normal exit.
             os._exit(0)
-        run.prepare(recipe, store)
+        work.prepare(recipe, store)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     try:
         start_ray(store)
         with present(store):
-            artifact = pipeline.distill(recipe, store, until)
+            artifact = work.carry_out(recipe, store)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
@@ -53,7 +76,7 @@ def main(description: str | None, until: pipeline.Stage) -> None:
         logger.debug("where it came from:", exc_info=True)
         print(cause, file=sys.stderr)
         raise SystemExit(1) from None
-    if until == "report":
+    if artifact.manifest["stage"] == "report":
         print(f"report: {artifact.directory()}/index.html")
     print(f"artifact: {artifact.uri}")
 
@@ -65,16 +88,12 @@ def start_ray(store: Store) -> None:
         SystemExit: a store that only this machine can reach, on a cluster of several.
     """
     import ray
-    from ray.data import DataContext
 
-    ray.init(logging_level=logging.WARNING)
+    context = ray.init(logging_level=logging.WARNING)
+    if context.dashboard_url:
+        logger.info("Ray's dashboard: http://%s", context.dashboard_url)
     nodes: list[dict[str, Any]] = ray.nodes()
     if store.is_local and sum(node["Alive"] for node in nodes) > 1:
         print(f"store {store.uri}: only one of the cluster's machines can reach it", file=sys.stderr)
         raise SystemExit(2)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # A partition of slow programs may well take half an hour, Ray Data's limit; sampling sets it for itself.
-    context.execution_no_progress_timeout_s = -1
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    pipeline.quieten_data()

@@ -31,6 +31,7 @@ from retort.rollouts import Rollout
 from retort.sampling import Model, SamplingConfig
 from retort.selection import SelectionConfig
 from retort.store import check_uri
+from retort.sweep.config import SweepConfig
 from retort.tasks import TASKS
 from retort.tasks.config import TaskConfig
 from retort.thoughts import THOUGHTS
@@ -206,6 +207,8 @@ class Recipe(RecipeModel):
     sampling: SamplingConfig = SamplingConfig()
     verification: VerificationConfig = VerificationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    sweep: SweepConfig | None = None
+    """What `jobs/sweep.py` tries; the other jobs leave it alone."""
     assumed: tuple[str, ...] = ()
     """Dotted names of fields that stand in for what the paper behind the recipe leaves open; the report lists them."""
 
@@ -230,11 +233,8 @@ class Recipe(RecipeModel):
             _refer(f"corpus.{corpus.id}.tasks", corpus.tasks, tasks)
             _refer(f"corpus.{corpus.id}.teachers", corpus.teachers, teachers)
             for teacher in self.teacher:
-                if teacher.id in corpus.teachers and teacher.num_correct and corpus.selection.rule != "correct":
-                    raise ValueError(
-                        f"corpus.{corpus.id}.selection.rule: {corpus.selection.rule!r} needs the same chains of every "
-                        f"problem, teacher {teacher.id} stops at {teacher.num_correct} correct ones; expected 'correct'"
-                    )
+                if teacher.id in corpus.teachers:
+                    _check_chains(corpus, teacher)
             if not corpus.teachers and (lacking := set(corpus.thoughts) - GOLD_THOUGHTS):
                 raise ValueError(f"corpus.{corpus.id}.teachers is empty: thought {min(lacking)!r} needs a teacher")
         for student in self.student:
@@ -279,6 +279,26 @@ class Recipe(RecipeModel):
     def teacher_decodes(self, teacher: Teacher) -> tuple[str, ...]:
         """Decodes for which a teacher has chains enough."""
         return tuple(decode for decode in self.evaluation.decodes if num_votes(decode) <= teacher.num_chains)
+
+
+def _check_chains(corpus: Corpus, teacher: Teacher) -> None:
+    """Raises ValueError where a corpus wants chains of a teacher that this does not draw."""
+    where, wanted = f"corpus.{corpus.id}.selection", corpus.selection
+    if wanted.num_chains is not None and wanted.num_chains > teacher.num_chains:
+        raise ValueError(
+            f"{where}.num_chains = {wanted.num_chains}, teacher {teacher.id} has num_chains = {teacher.num_chains}; "
+            f"expected no more, or raise that"
+        )
+    if teacher.num_correct and wanted.rule != "correct":
+        raise ValueError(
+            f"{where}.rule: {wanted.rule!r} needs the same chains of every problem, teacher {teacher.id} stops at "
+            f"{teacher.num_correct} correct ones; expected 'correct'"
+        )
+    if teacher.num_correct and wanted.needs_equal_chains:
+        raise ValueError(
+            f"{where}.{wanted.needs_equal_chains[0]} needs the same number of chains of every problem, teacher "
+            f"{teacher.id} stops at {teacher.num_correct} correct ones; leave it, or policy = 'fixed'"
+        )
 
 
 def _refer(where: str, names: Sequence[str], known: Sequence[str]) -> None:

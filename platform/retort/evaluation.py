@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -55,7 +55,9 @@ class EvaluationConfig(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     tasks: tuple[str, ...] = ()
-    """Tasks whose test problems every student answers."""
+    """Tasks whose problems every student answers."""
+    split: Literal["test", "dev"] = "test"
+    """Which of their problems: `dev` to choose among settings, so that the test problems are still unseen then."""
     references: dict[str, tuple[str, ...]] = {}
     """Tasks that others answer too, for comparison: `{ tiny = ["arithmetic"], base = ["arithmetic"] }`. A key is a
     teacher's id, or `base` for the students before training."""

@@ -54,7 +54,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        line = " ".join(_one_line(error, fields).splitlines())  # TOML keys may hold line ends
+        line = " ".join(one_line(error, fields).splitlines())  # TOML keys may hold line ends
         raise ValueError(f"recipe {str(path)!r}: {line}") from error
 
 
@@ -87,7 +87,7 @@ def _override(fields: dict[str, Any], override: str) -> None:
     place[last] = value
 
 
-def _one_line(error: ValidationError, fields: dict[str, Any]) -> str:
+def one_line(error: ValidationError, fields: dict[str, Any]) -> str:
     """The most telling of pydantic's findings as: key, what it got, what is allowed, the nearest name."""
     findings = error.errors(include_url=False)
     # Where a name is misspelt another one is missing: the first says more.

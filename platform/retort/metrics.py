@@ -9,10 +9,12 @@ and puts `ray_` before their names. As Prometheus sees them:
     ray_retort_output_tokens_total     ray_retort_stalls_total
                                        ray_retort_retries_total
 
-Each has the label `model` and Ray's own (`WorkerId`, `NodeAddress`, `SessionName` and others), so that a board adds up
-actors: `sum by (model) (rate(ray_retort_output_tokens_total[1m]))`, `avg by (model) (ray_retort_busy_share)`. A counter
-is there from its first event on, and stays when its actor is gone. What an actor counted reaches the agent every 10 s
-(Ray's `metrics_report_interval_ms`), and what a killed one counted since is lost here; the pool has it.
+The driver of a sweep sets `ray_retort_trials` (labels `sweep`, `state`), and of each trial `ray_retort_trial_value`,
+`_step` and `_dev_loss` (labels `sweep`, `trial`). The others have the label `model`, and all have Ray's own
+(`WorkerId`, `NodeAddress`, `SessionName` and others), so that a board adds up actors: `sum by (model)
+(rate(ray_retort_output_tokens_total[1m]))`, `avg by (model) (ray_retort_busy_share)`. A counter is there from its first
+event on, and stays when its actor is gone. What an actor counted reaches the agent every 10 s (Ray's
+`metrics_report_interval_ms`), and what a killed one counted since is lost here; the pool has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +35,12 @@ COUNTERS = {
 GAUGES = {
     "open_requests": "Requests that an engine has been handed and has not answered.",
     "busy_share": "Share of the time an engine has been up in which it had a request open, from 0 to 1.",
+}
+SWEEP_GAUGES = {
+    "trials": "Trials of a sweep by state.",
+    "trial_value": "Accuracy of a trial that has finished.",
+    "trial_step": "Step of the last dev loss of a trial.",
+    "trial_dev_loss": "Last dev loss of a trial.",
 }
 OF_SESSION = ("seconds", "sampling_s", "engine_s", "busy_s", "engine_starts", "stalls", "replacements")
 """Figures of the session in which several plans of one model were sampled: each plan's stats have them in full."""
@@ -87,6 +95,39 @@ class SamplerMetrics:
     def _add(self, name: str, number: int = 1) -> None:
         if number:  # Ray refuses to add nothing
             self._counters[name].inc(number)
+
+
+class SweepMetrics:
+    """The gauges of one sweep, which its driver sets; `sweep` is the name of its recipe."""
+
+    def __init__(self, sweep: str) -> None:
+        from ray.util.metrics import Gauge
+
+        self._sweep = sweep
+        self._gauges = {
+            name: Gauge(f"retort_{name}", text, ("sweep", "state" if name == "trials" else "trial"))
+            for name, text in SWEEP_GAUGES.items()
+        }
+        self._values: dict[str, float] = {}
+
+    def states(self, numbers: Mapping[str, int]) -> None:
+        """How many trials are in each state, and the values so far: to be said at least every 10 s."""
+        for state in ("running", "finished", "stopped", "failed"):
+            self._gauges["trials"].set(numbers.get(state, 0), {"sweep": self._sweep, "state": state})
+        for trial, value in self._values.items():
+            self._set("trial_value", trial, value)
+
+    def measured(self, trial: str, step: int, dev_loss: float) -> None:
+        """A dev loss."""
+        self._set("trial_step", trial, step)
+        self._set("trial_dev_loss", trial, dev_loss)
+
+    def ended(self, trial: str, value: float) -> None:
+        """A trial finished."""
+        self._values[trial] = value
+
+    def _set(self, name: str, trial: str, value: float) -> None:
+        self._gauges[name].set(value, {"sweep": self._sweep, "trial": trial})
 
 
 def together(plans: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -9,16 +9,25 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
-from retort import evaluation, verification
+from retort import evaluation, overlap, verification
 from retort.combining import Tolerance, parse
 from retort.comparison import Measured, compare
-from retort.config import Recipe, Student
+from retort.config import Corpus, Recipe, Student
 from retort.engines.interface import ModelConfig
-from retort.planning import Plans, base_plans, pilot_plans, student_parts, student_plans, teacher_plans
+from retort.planning import (
+    Plans,
+    base_plans,
+    num_chains,
+    pilot_plans,
+    plan_name,
+    student_parts,
+    student_plans,
+    teacher_plans,
+)
 from retort.report import report
 from retort.run import Run, index, prepare
 from retort.sampling import Model, Pilot, Sampled, SamplingConfig, sample
-from retort.selection import curate
+from retort.selection import curate, left_out
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 from retort.store.hashing import digest
@@ -34,19 +43,28 @@ Stage = Literal["sample", "curate", "train", "evaluate", "report"]
 
 def distill(recipe: Recipe, store: Store, until: Stage = "report") -> Artifact:
     """Run a recipe up to a stage; the report, or the index of what there is by then."""
+    run = carry_out(recipe, store, until)
+    return report(store, index(run)) if until == "report" else index(run)
+
+
+def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = False) -> Run:
+    """The stages of a recipe one by one, up to the one before the report; each is found, or made.
+
+    A trial of a sweep `tells_tune` of dev losses as they come.
+    """
     run = prepare(recipe, store)
     ask_teachers(run, with_references=until in ("evaluate", "report"))
     if until == "sample":
-        return index(run)
+        return run
     for corpus in recipe.corpus:
         run.keep("corpus", corpus.id, build_corpus(run, corpus.id))
     if until == "curate":
-        return index(run)
+        return run
     for student in recipe.student:
         for name, role, seed in student_parts(student):
-            run.keep("checkpoint", name, train_part(run, student, name, role, seed))
+            run.keep("checkpoint", name, train_part(run, student, name, role, seed, tells_tune))
     if until == "train":
-        return index(run)
+        return run
     for teacher in recipe.teacher:
         measure(run, teacher.id, recipe.teacher_decodes(teacher))
     for name, model, plans in [*base_plans(run), *student_plans(run)]:
@@ -54,7 +72,19 @@ def distill(recipe: Recipe, store: Store, until: Stage = "report") -> Artifact:
         measure(run, name, recipe.evaluation.decodes)
     if recipe.student and recipe.evaluation.tasks:
         run.keep("comparison", "students", compare(store, measured(run)))
-    return index(run) if until == "evaluate" else report(store, index(run))
+    return run
+
+
+def quieten_data() -> None:
+    """Settings of Ray Data for this process: no bars, no limits that a slow stage would run into."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A partition of slow programs may well take half an hour, Ray Data's limit; sampling sets it for itself.
+    context.execution_no_progress_timeout_s = -1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def dry_run(recipe: Recipe, store: Store) -> list[str]:
@@ -65,9 +95,10 @@ def dry_run(recipe: Recipe, store: Store) -> list[str]:
         lines.append(f"task {task.id}: {run.artifacts['problems'][task.id].stats}")
     config, total, limit = recipe.sampling, 0, ""
     wanted = {teacher.id: teacher_plans(run, teacher, with_references=True) for teacher in recipe.teacher}
+    counted: dict[tuple[str, str], int] = {}
     for teacher_id, plans in wanted.items():
         for name, (plan, _) in plans.items():
-            told, tokens = _forecast(run, plan)
+            told, tokens = _forecast(run, plan, counted)
             total += tokens
             lines.append(f"teacher {teacher_id}, {name}: {told}")
     if config.pilot is not None:
@@ -80,21 +111,29 @@ def dry_run(recipe: Recipe, store: Store) -> list[str]:
     return [*lines, f"estimate: at most about {total} teacher tokens{limit}"]
 
 
-def _forecast(run: Run, plan: Plan) -> tuple[str, int]:
-    """What sampling a plan comes to, in words, and the most tokens that it can cost."""
+def _forecast(run: Run, plan: Plan, counted: dict[tuple[str, str], int]) -> tuple[str, int]:
+    """What sampling a plan comes to, in words, and the most tokens that it can cost.
+
+    `counted` has how many chains of each prompt, by pool and hash, other plans were told to sample.
+    """
     if _is_judged(run, plan):
         return f"{len(plan.prompts)} problems, all that is wanted is sampled and verified", 0
-    missing = prompt_tokens = 0
+    missing = prompt_tokens = shared = 0
     for partition in plan.partitions:
         for gap in plan.survey(partition, sets_aside=False).gaps:
-            missing += len(gap.indexes)
-            prompt_tokens += len(gap.indexes) * len(gap.prompt.prompt) // CHARACTERS_PER_TOKEN
+            key = plan.pool.id, gap.prompt.prompt_hash
+            fresh = sum(index >= counted.get(key, 0) for index in gap.indexes)
+            counted[key] = max(counted.get(key, 0), gap.prompt.num_chains)
+            missing += fresh
+            shared += len(gap.indexes) - fresh
+            prompt_tokens += fresh * len(gap.prompt.prompt) // CHARACTERS_PER_TOKEN
     new_tokens = missing * plan.max_new_tokens
     until = f" (fewer where {plan.until.num_correct} are correct)" if plan.until else ""
+    among = f", {shared} shared with plans above" if shared else ""
     told = (
-        f"{len(plan.prompts)} problems, {plan.num_wanted} chains wanted{until}, {plan.num_wanted - missing} present, "
-        f"{missing} missing: ~{prompt_tokens} prompt tokens (by {CHARACTERS_PER_TOKEN} characters a token), at most "
-        f"{new_tokens} new ones"
+        f"{len(plan.prompts)} problems, {plan.num_wanted} chains wanted{until}, "
+        f"{plan.num_wanted - missing - shared} present{among}, {missing} missing: ~{prompt_tokens} prompt tokens "
+        f"(by {CHARACTERS_PER_TOKEN} characters a token), at most {new_tokens} new ones"
     )
     return told, prompt_tokens + new_tokens
 
@@ -137,12 +176,14 @@ def check_pilot(run: Run, teacher_id: str, plans: Plans, pilot: Pilot) -> None:
             )
 
 
-def train_part(run: Run, student: Student, name: str, role: Role | None, seed: int) -> Artifact:
+def train_part(
+    run: Run, student: Student, name: str, role: Role | None, seed: int, tells_tune: bool = False
+) -> Artifact:
     """One checkpoint of a student."""
     corpus = run.artifacts["corpus"][student.corpus]
     config = student.training.model_copy(update={"seeds": (seed,)})
     view = None if role is None or student.rollout.iterative is None else (role, student.rollout.iterative)
-    return train(run.store, corpus, student.base, student.revision, student.init, config, name, view)
+    return train(run.store, corpus, student.base, student.revision, student.init, config, name, view, tells_tune)
 
 
 def judge(
@@ -218,13 +259,46 @@ def _check_complete(run: Run, name: str, summaries: Mapping[str, Sampled]) -> No
 
 
 def build_corpus(run: Run, corpus_id: str) -> Artifact:
-    """The examples of one corpus."""
+    """The examples of one corpus; beside it, what its questions share with those that are tested."""
     corpus = run.recipe.find_corpus(corpus_id)
     verdicts = [
-        run.artifacts["verdicts"][f"{teacher}/{thought}"] for teacher in corpus.teachers for thought in corpus.thoughts
+        run.artifacts["verdicts"][f"{teacher.id}/{plan_name(thought, num_chains(teacher, corpus), teacher)}"]
+        for teacher in run.recipe.teacher
+        if teacher.id in corpus.teachers
+        for thought in corpus.thoughts
     ]
-    problems = [] if corpus.teachers else run.problems(corpus.tasks, ("train", "dev"))
-    return curate(run.store, verdicts, problems, corpus.tasks, corpus.thoughts, corpus.selection)
+    problems = run.problems(corpus.tasks, ("train", "dev"))
+    without = left_out(problems, _overlaps(run, corpus), corpus.selection)
+    taught = [] if corpus.teachers else problems
+    return _outside_groups(
+        partial(curate, run.store, verdicts, taught, corpus.tasks, corpus.thoughts, corpus.selection, without)
+    )
+
+
+def _outside_groups(make: Callable[[], Artifact]) -> Artifact:
+    """Call where no placement group captures what is started: in that of a trial of Ray Tune no shuffle finds room."""
+    import ray
+
+    if ray.util.get_current_placement_group() is None:
+        return make()
+    return ray.get(ray.remote(num_cpus=0, scheduling_strategy="DEFAULT")(_quietly).remote(make))
+
+
+def _quietly(make: Callable[[], Artifact]) -> Artifact:
+    quieten_data()
+    return make()
+
+
+def _overlaps(run: Run, corpus: Corpus) -> Mapping[str, float]:
+    """Measure how much of a corpus's questions occurs in test questions; by problem, where the corpus asks for it."""
+    tested = {task for tasks in run.recipe.evaluation.references.values() for task in tasks}
+    tested.update(run.recipe.evaluation.tasks)
+    if not tested:
+        return {}
+    asked, tests = ([run.artifacts["problems"][task] for task in tasks] for tasks in (corpus.tasks, sorted(tested)))
+    found = overlap.measure(run.store, asked, tests, corpus.id)
+    run.keep("overlap", corpus.id, found)
+    return overlap.shares(found) if corpus.selection.max_overlap is not None else {}
 
 
 def measure(run: Run, name: str, decodes: Sequence[str]) -> None:
@@ -233,7 +307,7 @@ def measure(run: Run, name: str, decodes: Sequence[str]) -> None:
     verdicts = {key: kept[f"{name}/test-{key}"] for key in ("greedy", "maj", "dev") if f"{name}/test-{key}" in kept}
     if not verdicts:
         return
-    problems = run.problems([task.id for task in run.recipe.task], ("test",))
+    problems = run.problems([task.id for task in run.recipe.task], (run.recipe.evaluation.split,))
     references = {problem.id: problem.sub_questions for problem in problems if problem.sub_questions}
     combiners, checks = run.recipe.evaluation.combine, run.recipe.verification
     tolerance = Tolerance(checks.relative_tolerance, checks.absolute_tolerance)

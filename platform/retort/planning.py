@@ -1,6 +1,7 @@
 """Planning: which chains a run wants of its teachers, of its students, and of these before training.
 
-A plan's name is the thought that a corpus wants of a teacher, or `test-greedy`, `test-maj`, `test-dev` (evaluation).
+A plan's name is the thought that a corpus wants of a teacher, `cot`, or `cot[:4]` where it looks at the first 4 chains
+of more; or `test-greedy`, `test-maj`, `test-dev` (evaluation).
 """
 
 import logging
@@ -10,7 +11,7 @@ from dataclasses import replace
 from retort import evaluation, sampling
 from retort.asking import student_asked
 from retort.combining import parse
-from retort.config import Student, Teacher
+from retort.config import Corpus, Student, Teacher
 from retort.engines import models
 from retort.engines.interface import SamplingDistribution
 from retort.rollouts import Rollout
@@ -24,24 +25,35 @@ logger = logging.getLogger(__name__)
 Plans = dict[str, tuple[Plan, SamplingDistribution]]
 
 
+def num_chains(teacher: Teacher, corpus: Corpus) -> int:
+    """Chains of each problem that a corpus looks at."""
+    return corpus.selection.num_chains or teacher.num_chains
+
+
+def plan_name(thought: str, chains: int, teacher: Teacher) -> str:
+    """The name of a plan for so many chains: `cot`, or `cot[:4]` for the first 4 of more."""
+    return thought if chains == teacher.num_chains else f"{thought}[:{chains}]"
+
+
 def teacher_plans(run: Run, teacher: Teacher, with_references: bool) -> Plans:
     """What a teacher is asked: each thought that a corpus wants of it, and the test problems it is compared on."""
-    wanted: dict[str, dict[str, None]] = {}
+    wanted: dict[tuple[str, int], dict[str, None]] = {}
     for corpus in run.recipe.corpus:
         if teacher.id in corpus.teachers:
             for thought in corpus.thoughts:
-                wanted.setdefault(thought, {}).update(dict.fromkeys(corpus.tasks))
+                key = thought, num_chains(teacher, corpus)
+                wanted.setdefault(key, {}).update(dict.fromkeys(corpus.tasks))
     pool = teacher.model.pool(run.store, teacher.distribution)
     asked = teacher.lesson.asked(run.recipe.kinds)
     until = until_correct(teacher.num_correct, run.recipe.verification) if teacher.num_correct else None
     plans: Plans = {}
-    for thought, tasks in wanted.items():
+    for (thought, chains), tasks in sorted(wanted.items(), key=lambda one: -one[0][1]):
         problems = run.problems(list(tasks), ("train", "dev"))
-        planned = sampling.plan(problems, thought, pool, teacher.num_chains, teacher.max_new_tokens, asked, until)
-        plans[thought] = planned, teacher.distribution
+        planned = sampling.plan(problems, thought, pool, chains, teacher.max_new_tokens, asked, until)
+        plans[plan_name(thought, chains, teacher)] = planned, teacher.distribution
     references = run.recipe.evaluation.references.get(teacher.id, ())
     if references and with_references:
-        problems = run.problems(references, ("test",))
+        problems = run.problems(references, (run.recipe.evaluation.split,))
         decodes = run.recipe.teacher_decodes(teacher)
         if len(decodes) < len(run.recipe.evaluation.decodes):
             logger.info("evaluation %s: %s alone, for want of chains", teacher.id, ", ".join(decodes))
@@ -50,7 +62,7 @@ def teacher_plans(run: Run, teacher: Teacher, with_references: bool) -> Plans:
             run.store,
             problems,
             [],
-            list(wanted) or ["cot"],
+            list(dict.fromkeys(thought for thought, _ in wanted)) or ["cot"],
             decodes,
             teacher.distribution,
             teacher.max_new_tokens,
@@ -124,7 +136,7 @@ def _tests(run: Run, model: Model, tasks: Sequence[str], dev_tasks: Sequence[str
     plans = evaluation.plans(
         model,
         run.store,
-        run.problems(tasks, ("test",)),
+        run.problems(tasks, (config.split,)),
         run.problems(dev_tasks, ("dev",)),
         thoughts,
         config.decodes,

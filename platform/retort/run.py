@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from retort.asking import student_asked
-from retort.config import Corpus, Recipe
+from retort.config import Corpus, Recipe, Teacher
 from retort.engines import models
+from retort.engines.interface import ModelConfig
 from retort.engines.local import LocalModelConfig
 from retort.records import Problem
 from retort.selection import label
@@ -66,9 +67,10 @@ def prepare(recipe: Recipe, store: Store) -> Run:
     for corpus in recipe.corpus:
         _check_corpus(run, corpus)
     asked = {*recipe.evaluation.tasks, *(task for tasks in recipe.evaluation.references.values() for task in tasks)}
+    split = recipe.evaluation.split
     for task in sorted(asked):
-        if not run.problems([task], ("test",)):
-            raise ValueError(f"evaluation: task {task!r} has no test problem")
+        if not run.problems([task], (split,)):
+            raise ValueError(f"evaluation: task {task!r} has no {split} problem")
     for student in recipe.student:
         tasks = student.tasks or recipe.evaluation.tasks
         if recipe.evaluation.needs_dev and tasks and not run.problems(tasks, ("dev",)):
@@ -77,7 +79,7 @@ def prepare(recipe: Recipe, store: Store) -> Run:
                 f"{student.id}, have none"
             )
         if student.rollout.iterative is not None:
-            for problem in run.problems(tasks, ("test",)):
+            for problem in run.problems(tasks, (split,)):
                 student_asked(student.rollout)(problem, "socratic")
     return run
 
@@ -97,8 +99,9 @@ def _check_corpus(run: Run, corpus: Corpus) -> None:
     problems = run.problems(corpus.tasks, ("train",))
     if not problems:
         raise ValueError(f"corpus.{corpus.id}.tasks: no training problem in {', '.join(corpus.tasks)}")
-    needs_gold = not corpus.teachers or corpus.selection.rule == "correct"
-    if needs_gold and all(problem.answer is None for problem in problems):
+    config = corpus.selection
+    by_rates = config.min_pass_rate is not None or config.max_pass_rate is not None
+    if (not teachers or config.rule == "correct" or by_rates) and all(problem.answer is None for problem in problems):
         raise ValueError(f"corpus.{corpus.id}: no training problem has an answer; expected some, or rule = 'all'")
     if not teachers:
         for thought in corpus.thoughts:
@@ -107,11 +110,27 @@ def _check_corpus(run: Run, corpus: Corpus) -> None:
                     f"corpus.{corpus.id}: gold annotations of {', '.join(corpus.tasks)} teach no {thought!r}; expected "
                     f"problems with steps (and sub-questions), or teachers"
                 )
+    _check_selection(run, corpus, teachers)
     for teacher in teachers:
         if teacher.lesson.exemplars or teacher.lesson.given != "nothing":
             asked = teacher.lesson.asked(run.recipe.kinds)
             for problem, thought in itertools.product(run.problems(corpus.tasks, ("train", "dev")), corpus.thoughts):
                 asked(problem, thought)
+
+
+def _check_selection(run: Run, corpus: Corpus, teachers: Sequence[Teacher]) -> None:
+    """Raises ValueError where a corpus is to be selected by what it has not."""
+    where, config = f"corpus.{corpus.id}.selection", corpus.selection
+    if not teachers and config.needs_chains:
+        raise ValueError(f"{where}.{config.needs_chains[0]}: gold labels are no chains; leave it out or name teachers")
+    if config.max_overlap is not None and not (run.recipe.evaluation.tasks or run.recipe.evaluation.references):
+        raise ValueError(f"{where}.max_overlap: nothing is tested; expected evaluation.tasks to compare questions with")
+    for teacher in teachers:
+        asks = isinstance(teacher.settings, ModelConfig) and teacher.settings.logprobs == "none"
+        if config.pick == "likely" and asks:
+            raise ValueError(
+                f"{where}.pick = 'likely' needs log-probabilities; expected teacher.{teacher.id}.logprobs = \"sum\""
+            )
 
 
 def load_problems(store: Store, task: Any) -> Artifact:

@@ -1,6 +1,8 @@
-"""A job to be hurt: `python tests/faults/driver.py RECIPE` samples a recipe with engines that log at the seam."""
+"""A job to be hurt: `python tests/faults/driver.py RECIPE` samples or sweeps with engines that log at the seam."""
 
 import sys
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import seam
@@ -11,5 +13,6 @@ from retort.engines import ENGINES, vllm
 if __name__ == "__main__":
     ENGINES["replay"] = SimpleNamespace(Config=seam.ReplayConfig, Engine=seam.LoggedReplay, SEEDING="none")  # type: ignore[assignment]
     ENGINES["vllm"] = SimpleNamespace(Config=vllm.Config, Engine=seam.LoggedVllm, SEEDING="exact")  # type: ignore[assignment]
-    sys.argv[0] = "sample"
-    command.main("sample, logged", until="sample")
+    is_sweep = tomllib.loads(Path(sys.argv[1]).read_text()).get("sweep") is not None
+    sys.argv[0] = "sweep" if is_sweep else "sample"
+    command.main("logged", command.SWEEP if is_sweep else command.up_to("sample"))

@@ -98,7 +98,7 @@ def _chains_table(contents: Contents, samplings: Sequence[Sampling]) -> Table:
     )
 
 
-def _counts_table(
+def counts_table(
     caption: str,
     words: Sequence[str],
     numbers: Sequence[str],
@@ -121,7 +121,7 @@ def _counts_table(
 def _reasons_table(samplings: Sequence[Sampling], parts: Palette) -> Table:
     judged = [sampling for sampling in samplings if sampling.verdicts]
     rows = [((sampling.model, sampling.wording), reasons(sampling)) for sampling in judged]
-    return _counts_table("Verdicts by reason", ["model", "plan"], [], rows, parts)
+    return counts_table("Verdicts by reason", ["model", "plan"], [], rows, parts)
 
 
 def _fates_table(contents: Contents, fates: Mapping[str, Mapping[str, Counts]], parts: Palette) -> Table:
@@ -129,7 +129,7 @@ def _fates_table(contents: Contents, fates: Mapping[str, Mapping[str, Counts]], 
     for corpus, splits in fates.items():
         source = _source(contents.corpora[corpus])
         rows += [((corpus, source, split, count(sum(counts.values()))), counts) for split, counts in splits.items()]
-    return _counts_table("Fates at selection", ["corpus", "from", "split"], ["in"], rows, parts)
+    return counts_table("Fates at selection", ["corpus", "from", "split"], ["in"], rows, parts)
 
 
 def _source(corpus: Mapping[str, Any]) -> str:
@@ -161,6 +161,8 @@ def _remarks(contents: Contents) -> list[Remark]:
         budget = rule["chains_per_problem"]
         limit = "no budget" if budget is None else f"at most {count(budget)} a problem and thought"
         target = ", answers alone" if rule["target"] == "answer" else ""
-        chosen = f"rule {rule['rule']}, {limit}{target}" if corpus["teachers"] else _source(corpus)
+        pick = rule.get("pick", "first")
+        picked = "" if pick == "first" else f" pick {pick.replace('_', '-')},"
+        chosen = f"rule {rule['rule']},{picked} {limit}{target}" if corpus["teachers"] else _source(corpus)
         told.append(f"{name} ({chosen}) teaches {count(artifact.stats['problems'])} problems")
     return [Remark(f"{'; '.join(told)}.")]

@@ -64,15 +64,54 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Exhibit:
+    """A chain that is worth reading, and why; `id` is what the browser finds it by, `colour` that of its reason.
+
+    An empty `id` is one of a page without a browser, an empty `question` one that stands above.
+    """
+
+    why: str
+    id: str
+    facts: tuple[str, ...]
+    question: str
+    text: str
+    answer: str | None
+    gold: str | None
+    reason: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """Chains of one model, below a heading that opens them."""
+
+    caption: str
+    exhibits: tuple[Exhibit, ...]
+    is_open: bool
+    kind: Literal["exhibits"] = "exhibits"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A column of the browser that its rows can be filtered by: its values, each with its wording."""
+
+    name: str
+    options: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Browser:
-    """Rows that the page's script shows, filters and searches: `data` is JSON that is safe inside a script element."""
+    """Rows that the page's script shows, filters and searches: `data` is packed text, safe inside a script element."""
 
     data: str
     num_rows: int
+    choices: tuple[Choice, ...]
+    has_tokens: bool
+    has_likelihood: bool
     kind: Literal["browser"] = "browser"
 
 
-Block = Table | Figures | Remark | Listing | Browser
+Block = Table | Figures | Remark | Listing | Exhibits | Browser
 
 
 @dataclass(frozen=True)

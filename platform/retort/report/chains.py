@@ -1,141 +1,134 @@
-"""The chain browser's rows: a seeded, even sample of all verdicts, as JSON that no chain can break out of.
+"""The chain browser: what it shows, packed so that the page stays one file, and no text in it can break out of it.
 
-Rows in: `Verdict`, file by file. Out: at most `MAX_CHAINS` rows, as evenly as possible over model and reason, so that
-rare reasons are there to be read; held in memory are at most twice as many and one file.
+Rows in: a `Sample`. Out: lines of base64, each a deflated JSON document. The first names the columns; each of the
+others is a block of rows: of a column of texts the values that no block before it has, and the rows' codes in all
+values so far; of a column of numbers the numbers. So a question is held once, and the page unpacks block by block.
+
+    {"rows": 100000, "coded": ["model", …], "numbers": ["index", …], "colours": {"wrong": "red"}}
+    {"values": {"model": ["tiny"], …}, "codes": {"model": [0, 0, …], …}, "numbers": {"index": [0, 1, …], …}}
 """
 
-import heapq
+import base64
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from retort.records import Verdict
-from retort.report.acceptance import run_palette
-from retort.report.blocks import Browser, Remark, Section
-from retort.report.contents import Contents
-from retort.report.formatting import count, shortened, visible
-from retort.store.hashing import digest
+from retort.report.blocks import Browser, Choice, Remark, Section
+from retort.report.formatting import count, size
+from retort.report.reasons import Palette
+from retort.report.sample import Row, Sample
+from retort.report.tallies import STRATA, UNKNOWN, Asked, Tally
 
-MAX_CHAINS = 2000
-MAX_CHARACTERS = 6000
-"""Longer texts are shown with their middle left out, so that the page stays quick: 2,000 such chains are 12 MB."""
-SEED = 0
-FIELDS = (
-    "model",
-    "plan",
-    "split",
-    "thought",
-    "reason",
-    "problem",
-    "index",
-    "question",
-    "gold",
-    "answer",
-    "text",
-    "tokens",
-)
-
-_REASON, _PROBLEM, _QUESTION = map(FIELDS.index, ("reason", "problem", "question"))
-
-Stratum = tuple[str, str]
-Ranked = tuple[int, int, int, list[Any]]
-"""A row with its rank in the draw, the place of its plan in the run, and a number that tells equal ranks apart."""
+MAX_BYTES = 25_000_000
+"""Of the packed chains: about as much as can be sent by mail."""
+MAX_TEXT = 80_000_000
+"""Characters of all texts: what a search reads within 200 ms, and a phone holds."""
+BLOCK_ROWS = 4096
+BLOCK_TEXT = 1_000_000
+"""Characters of a block's texts: it is unpacked within a few frames."""
+CORRECT = {True: "yes", False: "no", None: UNKNOWN}
+NUMBERS = ("index", "tokens", "likelihood")
+TEXTS = tuple(name for name in Row.__slots__ if name not in (*NUMBERS, "is_correct"))
+CODED = (*TEXTS, "correct", "difficulty")
 
 
-def browser(contents: Contents) -> Section:
+class Packed(NamedTuple):
+    """The rows that the page has room for, as a sample and as the text of a script element that is no script."""
+
+    sample: Sample
+    rows: list[Row]
+    data: str
+
+
+def pack(sample: Sample, palette: Palette, max_bytes: int = MAX_BYTES, max_text: int = MAX_TEXT) -> Packed:
+    """All rows of a sample, or where they are too large for one page a smaller sample of the same kind."""
+    while True:
+        rows = sample.rows
+        text = sum(len(row.text) for row in rows)
+        lines = list(packed(rows, sample.tallies, palette)) if text <= max_text else []
+        num_bytes = sum(len(line) + 1 for line in lines)
+        if not rows or (lines and num_bytes <= max_bytes):
+            return Packed(sample, rows, "\n".join(lines))
+        room = max_bytes / num_bytes if lines else max_text / text
+        sample = sample.cut(int(len(rows) * min(0.95, room)))
+
+
+def browser(packed: Packed) -> Section:
     """The browser and a word on what is in it."""
-    sample, total = draw(contents)
-    if not sample:
+    sample, rows, data = packed
+    if not sample.total:
         return Section("chains", "Chains", (Remark("There are no chains to show."),))
-    parts = run_palette(contents)
-    colours = {reason: parts.colour(reason) for reason in sorted({row[_REASON] for row in sample})}
-    if len(sample) < total:
+    if len(rows) < sample.total:
         told = (
-            f"{count(len(sample))} of {count(total)} chains are on this page: a seeded sample, as even as possible "
-            f"over model and reason, so that its shares are not those of the run. The verdict artifacts hold them all."
+            f"{count(len(rows))} of {count(sample.total)} chains are on this page, {size(len(data))} of it: a seeded "
+            f"sample, as even as possible over model and reason, so that its shares are not those of the run. The "
+            f"verdict artifacts hold them all."
         )
     else:
-        told = f"All {count(total)} chains of this run are on this page."
-    return Section("chains", "Chains", (Remark(told), Browser(as_json(FIELDS, sample, colours), len(sample))))
+        told = f"All {count(sample.total)} chains of this run are on this page."
+    told += (
+        " Difficulty is the share of right ones among all chains of the model on the problem under the thought. A "
+        "chain's link opens it here again."
+    )
+    has_tokens, has_likelihood = any(row.tokens for row in rows), any(row.likelihood is not None for row in rows)
+    # What all rows have in common is no choice.
+    choices = tuple(choice for choice in _choices(packed) if len(choice.options) > 1)
+    return Section(
+        "chains",
+        "Chains",
+        (Remark(told), Browser(data, len(rows), choices, has_tokens, has_likelihood)),
+    )
 
 
-def draw(contents: Contents, most: int = MAX_CHAINS) -> tuple[list[list[Any]], int]:
-    """At most `most` rows and the number of all verdicts; the same rows, whatever the order in which they are read."""
-    strata: dict[Stratum, list[Ranked]] = defaultdict(list)
-    sizes: Counter[Stratum] = Counter()
-    held = 0
-    for place, sampling in enumerate(contents.samplings):
-        for verdict in sampling.verdicts.records(Verdict) if sampling.verdicts else ():
-            key = [SEED, sampling.model, sampling.plan, verdict.problem_id, verdict.thought, verdict.index]
-            stratum = sampling.model, verdict.reason
-            row = _row(sampling.model, sampling.wording, verdict)
-            strata[stratum].append((int(digest(key)[:16], 16), place, sizes.total(), row))
-            sizes[stratum] += 1
-            held += 1
-            if held >= 2 * most:
-                held = _trim(strata, sizes, most)
-    _trim(strata, sizes, most)
-    kept = [(place, row) for ranked in strata.values() for _, place, _, row in ranked]
-    # In the order of the run, the chains of one problem side by side.
-    return [row for _, row in sorted(kept, key=lambda one: (one[0], *one[1][_PROBLEM:_QUESTION]))], sizes.total()
+def _choices(packed: Packed) -> Iterator[Choice]:
+    """What the rows can be filtered by."""
+    rows, tallies = packed.rows, packed.sample.tallies
+    wordings = {row.plan: row.wording for row in rows}
+    present = {tallies[row.asked].stratum for row in rows}
+    for name in ("model", "plan", "task", "split", "thought", "reason"):
+        values: list[str] = list(dict.fromkeys(getattr(row, name) for row in rows))
+        ordered = values if name in ("model", "plan") else sorted(values)
+        words = wordings if name == "plan" else {value: value.replace("_", " ") for value in ordered}
+        yield Choice(name, tuple((value, words[value]) for value in ordered))
+    outcomes = {CORRECT[row.is_correct] for row in rows}
+    yield Choice("correct", tuple((word, word) for word in CORRECT.values() if word in outcomes))
+    yield Choice("difficulty", tuple((word, word) for word in (*STRATA, UNKNOWN) if word in present))
 
 
-def quotas(sizes: Iterable[int], most: int) -> int:
-    """The largest size of a stratum at which all of them, cut to it, hold at most `most` rows.
-
-    >>> quotas([10, 2, 10], most=12)
-    5
-    """
-    ordered, left = sorted(sizes), most
-    for position, size in enumerate(ordered):
-        level = left // (len(ordered) - position)
-        if size > level:
-            return level
-        left -= size
-    return ordered[-1] if ordered else 0
-
-
-def _trim(strata: dict[Stratum, list[Ranked]], sizes: Counter[Stratum], most: int) -> int:
-    """Cut the strata to the quota that their sizes so far allow, and say what is left.
-
-    The quota only shrinks as rows come in, so that no row cut early is missed later.
-    """
-    level = quotas(sizes.values(), most)
-    for key, ranked in strata.items():
-        strata[key] = heapq.nsmallest(level, ranked)
-    return sum(len(ranked) for ranked in strata.values())
+def packed(rows: Sequence[Row], tallies: Mapping[Asked, Tally], palette: Palette) -> Iterator[str]:
+    """The lines: base64 has no character that ends a script element."""
+    colours = {reason: palette.colour(reason) for reason in sorted({row.reason for row in rows})}
+    yield _line({"rows": len(rows), "coded": CODED, "numbers": NUMBERS, "colours": colours})
+    known: dict[str, dict[str | None, int]] = {name: {} for name in CODED}
+    for block in _blocks(rows):
+        columns = {name: [getattr(row, name) for row in block] for name in TEXTS}
+        columns["correct"] = [CORRECT[row.is_correct] for row in block]
+        columns["difficulty"] = [tallies[row.asked].stratum for row in block]
+        before = {name: len(codes) for name, codes in known.items()}
+        coded = {
+            name: [known[name].setdefault(value, len(known[name])) for value in values]
+            for name, values in columns.items()
+        }
+        yield _line(
+            {
+                "values": {name: list(codes)[before[name] :] for name, codes in known.items()},
+                "codes": coded,
+                "numbers": {name: [getattr(row, name) for row in block] for name in NUMBERS},
+            }
+        )
 
 
-def _row(model: str, plan: str, verdict: Verdict) -> list[Any]:
-    """One verdict in the order of `FIELDS`."""
-    return [
-        model,
-        plan,
-        verdict.split,
-        verdict.thought,
-        verdict.reason,
-        verdict.problem_id,
-        verdict.index,
-        verdict.question,
-        verdict.gold,
-        verdict.answer,
-        verdict.text,
-        verdict.num_tokens,
-    ]
+def _blocks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    start = text = 0
+    for end, row in enumerate(rows):
+        text += len(row.text)
+        if text > BLOCK_TEXT or end - start == BLOCK_ROWS:
+            yield rows[start : end + 1]
+            start, text = end + 1, 0
+    yield rows[start:]
 
 
-def as_json(fields: Iterable[str], rows: Iterable[list[Any]], colours: Mapping[str, str]) -> str:
-    """Rows as JSON for a script element: every character is visible, and nothing in it ends or opens markup."""
-    shown = [[_shown(value) for value in row] for row in rows]
-    data = {
-        "fields": list(fields),
-        "rows": shown,
-        "colours": {visible(reason): colour for reason, colour in colours.items()},
-    }
-    text = json.dumps(data, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _shown(value: Any) -> Any:
-    return visible(shortened(value, MAX_CHARACTERS)) if isinstance(value, str) else value
+def _line(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode())).decode()

@@ -7,29 +7,35 @@ security policy allows no request, and no script but the one whose hash it names
 import base64
 import hashlib
 import logging
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from retort.report.acceptance import acceptance
+from retort.report.acceptance import acceptance, run_palette
 from retort.report.blocks import Browser, Section
-from retort.report.chains import browser
+from retort.report.chains import browser, pack
 from retort.report.comparisons import comparison
 from retort.report.contents import Contents, open_run
 from retort.report.cost import cost
 from retort.report.curves import training
+from retort.report.difficulty import difficulty
+from retort.report.failures import failures
 from retort.report.formatting import moment, visible
 from retort.report.lineage import lineage
+from retort.report.papers import papers
+from retort.report.sample import draw
 from retort.report.scores import headline
+from retort.report.sweeps import sweeps
 from retort.report.thoughts import thoughts
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 
 logger = logging.getLogger(__name__)
-VERSION = 4
-LIBRARIES = ("jinja2", "matplotlib")
+VERSION = 6
+LIBRARIES = ("jinja2", "matplotlib", "optuna", "scikit-learn", "scipy")
 
 
 def report(store: Store, run: Artifact) -> Artifact:
@@ -51,29 +57,41 @@ def report(store: Store, run: Artifact) -> Artifact:
 
 def compose(contents: Contents) -> list[Section]:
     """The sections of the page, in order."""
+    packed = pack(draw(contents), run_palette(contents))
     return [
         headline(contents),
+        *sweeps(contents),
+        *papers(contents),
         *thoughts(contents),
         *comparison(contents),
         acceptance(contents),
+        *difficulty(contents, packed.sample.tallies),
         cost(contents),
         training(contents),
-        browser(contents),
+        *failures(contents, packed),
+        browser(packed),
         lineage(contents),
     ]
 
 
-def render(contents: Contents, sections: list[Section]) -> bytes:
-    """The page as UTF-8. Equal sections give equal bytes."""
+def render(contents: Contents, sections: Sequence[Section]) -> bytes:
+    """The page of a run as UTF-8. Equal sections give equal bytes."""
+    made = moment(contents.run.manifest["created_at_s"])
+    told = f"Reasoning, distilled: the report of one run by retort, {made}"
+    return lay_out(contents.recipe["name"], told, sections, f"Run {contents.run.id}")
+
+
+def lay_out(name: str, told: str, sections: Sequence[Section], source: str) -> bytes:
+    """Sections as a page: its name and what is told of it above them, where it comes from below."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
-    script = _beside("browser.js")
+    script = _beside("columns.js") + _beside("browser.js")
     page = environment.from_string(_beside("page.html.j2")).render(
-        name=contents.recipe["name"],
-        run_id=contents.run.id,
-        made=moment(contents.run.manifest["created_at_s"]),
+        name=name,
+        told=told,
         sections=sections,
+        source=source,
         style=Markup(_beside("style.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

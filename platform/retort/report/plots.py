@@ -98,8 +98,8 @@ class Curve:
 
 def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
     """Shares as dots with their intervals, a row each, from 0 to 100%; a stroke for the share whose mean is the dot."""
-    with _style(name):
-        figure, axes = _canvas(len(rows) * ROW + 34)
+    with style(name):
+        figure, axes = canvas(len(rows) * ROW + 34)
         for y, row in enumerate(rows):
             look: dict[str, Any] = {"color": COLOURS[row.colour], "clip_on": False, "solid_capstyle": "round"}
             axes.plot([row.low, row.high], [y, y], linewidth=2.4, **look)
@@ -114,8 +114,8 @@ def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100%"])
         axes.grid(axis="x")
-        _bare(axes)
-        return _svg(figure, name, summary)
+        bare(axes)
+        return svg(figure, name, summary)
 
 
 def _beside(axes: "Axes", interval: Interval, y: int) -> None:
@@ -127,8 +127,8 @@ def _beside(axes: "Axes", interval: Interval, y: int) -> None:
 
 def stacked(name: str, summary: str, bars: Sequence[Bar], colours: Mapping[str, str]) -> str:
     """Bars of equal length, each cut into the shares of its parts, in the order of `colours`."""
-    with _style(name):
-        figure, axes = _canvas(len(bars) * ROW + 30)
+    with style(name):
+        figure, axes = canvas(len(bars) * ROW + 30)
         for y, bar in enumerate(bars):
             whole, left = sum(bar.parts.values()), 0.0
             for part, colour in colours.items():
@@ -141,14 +141,14 @@ def stacked(name: str, summary: str, bars: Sequence[Bar], colours: Mapping[str, 
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.5, 1], ["0", "50", "100%"])
-        _bare(axes)
-        return _svg(figure, name, summary)
+        bare(axes)
+        return svg(figure, name, summary)
 
 
 def durations(name: str, summary: str, seconds: Mapping[str, float]) -> str:
     """A bar for each duration."""
-    with _style(name):
-        figure, axes = _canvas(len(seconds) * ROW + 12)
+    with style(name):
+        figure, axes = canvas(len(seconds) * ROW + 12)
         most = max(*seconds.values(), 1e-9)
         for y, value in enumerate(seconds.values()):
             axes.barh(y, value, 0.62, color=COLOURS["blue"])
@@ -159,8 +159,8 @@ def durations(name: str, summary: str, seconds: Mapping[str, float]) -> str:
         axes.set_xlim(0, most * 1.25)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        _bare(axes)
-        return _svg(figure, name, summary)
+        bare(axes)
+        return svg(figure, name, summary)
 
 
 def curve(name: str, summary: str, curves: Sequence[Curve]) -> str:
@@ -168,8 +168,8 @@ def curve(name: str, summary: str, curves: Sequence[Curve]) -> str:
 
     The first run stands out; the others lie behind it.
     """
-    with _style(name):
-        figure, axes = _canvas(250)
+    with style(name):
+        figure, axes = canvas(250)
         for place, run in reversed(list(enumerate(curves))):
             look: dict[str, Any] = {} if place == 0 else {"alpha": 0.35, "zorder": 1}
             axes.plot(*_columns(run.train), color=COLOURS["blue"], linewidth=1.2, **look)
@@ -186,21 +186,23 @@ def curve(name: str, summary: str, curves: Sequence[Curve]) -> str:
         axes.set_xlabel("step")
         axes.set_ylabel("loss, nats a token")
         axes.tick_params(length=3)
-        return _svg(figure, name, summary)
+        return svg(figure, name, summary)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _style(name: str) -> Any:
+def style(name: str) -> Any:
+    """The look of every plot, as a context; its name decides the ids within."""
     import matplotlib
 
     # The salt decides the ids of clip paths and markers, which are random otherwise.
     return matplotlib.rc_context({**_STYLE, "svg.hashsalt": name})
 
 
-def _canvas(height: float) -> "tuple[Figure, Axes]":
+def canvas(height: float) -> "tuple[Figure, Axes]":
+    """A figure of the common width, in units of the SVG, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
@@ -211,13 +213,13 @@ def _canvas(height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _bare(axes: "Axes") -> None:
+def bare(axes: "Axes") -> None:
     """Rows need no axis at their left."""
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0)
 
 
-def _svg(figure: "Figure", name: str, summary: str) -> str:
+def svg(figure: "Figure", name: str, summary: str) -> str:
     """The figure as an SVG element that lives among others in one page: ids of its own, colours by name, a label."""
     sink = io.StringIO()
     with warnings.catch_warnings():

@@ -62,6 +62,22 @@ class File:
     size: int
 
 
+def read_table(store: Store, key: str) -> pa.Table:
+    """The rows of a Parquet file of an artifact, every page checked against its sum.
+
+    Raises:
+        ValueError: it is damaged; the line says what to delete.
+    """
+    try:
+        return pq.read_table(io.BytesIO(store.get(key)), use_threads=False, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        manifest = "/".join([*key.split("/")[:3], "manifest.json"])
+        raise ValueError(
+            f"{address(store, key)} cannot be read ({' '.join(str(error).split())}); if it is damaged delete "
+            f"{address(store, manifest)} and run again: all of it is made anew"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A finished output. `manifest` holds the address, `files`, `stats`, `seconds` and `created_at_s`."""
@@ -96,15 +112,7 @@ class Artifact:
         """Rows of all Parquet files of the artifact, file by file in the order of their names."""
         for file in sorted(self.manifest["files"], key=lambda file: file["name"]):
             if file["name"].endswith(".parquet"):
-                try:
-                    table = pq.read_table(io.BytesIO(self.store.get(file["key"])), use_threads=False)
-                except (pa.ArrowException, OSError) as error:
-                    raise ValueError(
-                        f"{address(self.store, file['key'])} cannot be read ({' '.join(str(error).split())}); if it is "
-                        f"damaged delete {address(self.store, f'{self.prefix}manifest.json')} and run again: all of it "
-                        f"is made anew"
-                    ) from error
-                yield from from_table(record, table)
+                yield from from_table(record, read_table(self.store, file["key"]))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Rows of a JSON-lines file."""

@@ -2,6 +2,7 @@
 
     sessions/<session>/<member>.json            a process of a session, with a count of its signs of life
     pools/<id>/claims/<partition>/<generation>  who holds a partition: the highest generation does
+    sweeps/<name>/claims/trials/<generation>    the same of the trials of a sweep
 
 A session is a driver and its actors; each is a member and gives a sign of life three times a lease. A claim is written
 once, so that of two claimers at once one wins. A partition is taken from a session that is dead: every member of it has
@@ -21,12 +22,11 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 
 from retort.store import Store
-from retort.store.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,15 @@ REMOVING = "removing"
 """What gc says of itself in its signs of life."""
 
 Progress = Callable[[], dict[str, int]]
+
+
+class Claimed(Protocol):
+    """What has partitions to claim: a pool, or the trials of a sweep."""
+
+    @property
+    def prefix(self) -> str:
+        """Below it lie the claims."""
+        ...
 
 
 class Claim(NamedTuple):
@@ -142,7 +151,7 @@ class Session:
                     signs.append(json.loads(self.store.get(each.key)))
         return [sign for sign in signs if not has_ended(sign)], now_s
 
-    def claim(self, pool: Pool, partitions: Iterable[str]) -> set[str]:
+    def claim(self, pool: Claimed, partitions: Iterable[str]) -> set[str]:
         """Those of some partitions that are this session's now. Waits for nobody: ask again for the others.
 
         Whoever asks again once a lease or more often learns of a death elsewhere within two leases.
@@ -166,17 +175,17 @@ class Session:
             self._bury(session)
         return held
 
-    def release(self, pool: Pool, partitions: Iterable[str]) -> None:
+    def release(self, pool: Claimed, partitions: Iterable[str]) -> None:
         """Give up those of some partitions that are this session's."""
         for partition, claim in self._standing(pool, set(partitions)).items():
             if claim.session == self.id and self._write(pool, partition, claim.generation + 1, None):
                 self.store.delete(_key(pool, partition, claim.generation))
 
-    def holds(self, pool: Pool, partition: str) -> bool:
+    def holds(self, pool: Claimed, partition: str) -> bool:
         """Whether a partition is this session's; after a long stop it may be another's. A listing, once it is known."""
         return self._standing(pool, {partition})[partition].session == self.id
 
-    def holders(self, pool: Pool, partitions: Iterable[str]) -> str:
+    def holders(self, pool: Claimed, partitions: Iterable[str]) -> str:
         """Who else holds some partitions, in words."""
         sessions = {claim.session for claim in self._standing(pool, set(partitions)).values() if claim.session}
         words: list[str] = []
@@ -185,7 +194,7 @@ class Session:
             words += sorted(found) or [f"session {session}"]
         return ", ".join(words) or "nobody"
 
-    def _standing(self, pool: Pool, partitions: set[str]) -> dict[str, Claim]:
+    def _standing(self, pool: Claimed, partitions: set[str]) -> dict[str, Claim]:
         """The claim of each partition; of generation 0 where there never was one."""
         standing: dict[str, Claim] = {}
         for name, generations in self._generations(pool, partitions).items():
@@ -201,7 +210,7 @@ class Session:
             standing[name] = Claim(generations[-1], session)
         return standing
 
-    def _generations(self, pool: Pool, partitions: set[str]) -> dict[str, list[int]]:
+    def _generations(self, pool: Claimed, partitions: set[str]) -> dict[str, list[int]]:
         """The generations of each partition, ascending, after a generation 0 that stands for none; one listing."""
         found = {name: [0] for name in sorted(partitions)}
         below = f"{min(partitions)}/" if len(partitions) == 1 else ""
@@ -211,7 +220,7 @@ class Session:
                 found[name].append(int(generation))
         return found
 
-    def _write(self, pool: Pool, partition: str, generation: int, session: str | None) -> bool:
+    def _write(self, pool: Claimed, partition: str, generation: int, session: str | None) -> bool:
         """Write a generation; False where another is there."""
         claim = {"format": FORMAT, "session": session}
         return self.store.put(_key(pool, partition, generation), json.dumps(claim).encode())
@@ -254,7 +263,7 @@ class Session:
         self._sights[session, ""] = Sight(0, time.monotonic(), self.lease_s)
 
 
-def _key(pool: Pool, partition: str, generation: int) -> str:
+def _key(pool: Claimed, partition: str, generation: int) -> str:
     return f"{pool.prefix}claims/{partition}/{generation:08d}"
 
 

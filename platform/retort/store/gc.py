@@ -201,15 +201,23 @@ def find_run(store: Store, name: str) -> Artifact:
 
 
 def _needed(run: Artifact) -> set[str]:
-    """Prefixes of a run's index and of every artifact that it names."""
+    """Prefixes of a run's index and of every artifact that it names; of a sweep's, those of its trials' runs too."""
     stages: dict[str, dict[str, str]] = run.manifest["inputs"]
-    return {run.prefix, *(prefix for named in stages.values() for prefix in named.values())}
+    trials = (open_artifact(run.store, prefix) for prefix in stages.get("trial", {}).values())
+    of_trials = (_needed(trial) for trial in trials if trial is not None)
+    return {run.prefix, *(prefix for named in stages.values() for prefix in named.values())}.union(*of_trials)
 
 
 def _reports(store: Store, listed: Collection[str], run_ids: set[str]) -> set[str]:
-    """Prefixes of the reports of runs."""
-    reports = (open_artifact(store, prefix) for prefix in listed if prefix.startswith(f"{ROOT}report/"))
-    return {made.prefix for made in reports if made is not None and made.manifest["inputs"]["run"] in run_ids}
+    """Prefixes of the reports of runs, and of the comparisons of which they are the first."""
+    found: set[str] = set()
+    for prefix in listed:
+        made = open_artifact(store, prefix) if prefix.startswith((f"{ROOT}report/", f"{ROOT}versus/")) else None
+        if made is not None:
+            inputs = made.manifest["inputs"]
+            if (inputs["run"] if "run" in inputs else inputs["runs"][0]) in run_ids:
+                found.add(prefix)
+    return found
 
 
 def _artifacts(store: Store) -> dict[str, list[Object]]:

@@ -1,6 +1,7 @@
 """Tasks: data sets with the meaning of their answers. One file a task, one line in the dict.
 
-A task's module holds `Config` (its fields of a `[[task]]`) and `load(config)`, which gives its problems in order.
+A task's module holds `Config` (its fields of a `[[task]]`), `load(config)`, which gives its problems in order, and
+`LICENCE`, what is known of that of its data, with the source.
 """
 
 from retort.tasks import (

@@ -18,6 +18,7 @@ from pydantic import Field
 from retort.records import Problem, Split
 from retort.tasks.config import TaskConfig
 
+LICENCE = "Apache-2.0, as retort, which makes the problems"
 OFFICIAL_COUNTS: dict[Split, int] = {}
 LARGEST = 99
 NAMES = {"he": ("Tom", "Sam", "Omar", "Ivan", "Ken", "Raj"), "she": ("Ann", "Mia", "Zoe", "Lena", "Eva", "Nora")}

@@ -20,6 +20,7 @@ from retort.records import Problem
 from retort.tasks import source
 from retort.tasks.config import UnsplitTaskConfig, split_by_seed
 
+LICENCE = "CC BY-NC 4.0, for non-commercial use only (chaochun/nlu-asdiv-dataset)"
 OFFICIAL_COUNT = 2_305
 HUB = "EleutherAI/asdiv"
 

@@ -16,6 +16,7 @@ from retort.records import Problem, Split
 from retort.tasks import choices, source
 from retort.tasks.config import CorpusTaskConfig, hold_out, limit
 
+LICENCE = "MIT (its dataset card; the copies of its files hold no licence)"
 OFFICIAL_COUNTS: dict[Split, int] = {"train": 9_741, "test": 1_221}
 FILES: dict[Split, str] = {"train": "train_rand_split.jsonl", "test": "dev_rand_split.jsonl"}
 HUB = "tau/commonsense_qa"

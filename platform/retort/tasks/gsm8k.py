@@ -19,6 +19,7 @@ from retort.tasks.config import CorpusTaskConfig, hold_out, limit
 
 OfficialSplit = Literal["train", "test"]
 
+LICENCE = "MIT (openai/grade-school-math)"
 OFFICIAL_COUNTS: dict[OfficialSplit, int] = {"train": 7_473, "test": 1_319}
 BETWEEN = " ** "  # a sub-question and its step
 

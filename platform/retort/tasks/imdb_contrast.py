@@ -21,6 +21,7 @@ from retort.tasks.config import EvaluationTaskConfig, limit
 
 Part = Literal["original", "contrast"]
 
+LICENCE = "unknown: none is stated in allenai/contrast-sets"
 OFFICIAL_COUNTS: dict[Split, int] = {"dev": 100, "test": 488}
 PARTS: tuple[Part, ...] = ("original", "contrast")
 CHOICES = ("negative", "positive")

@@ -19,6 +19,7 @@ from retort.tasks import source
 from retort.tasks.config import CorpusTaskConfig, hold_out, limit
 
 Name = Literal["id", "question", "answer", "choices", "context", "steps", "facts", "sub_questions"]
+LICENCE = "not stated: the problems are files of the recipe's own"
 FIELDS: tuple[Name, ...] = get_args(Name)
 
 

@@ -11,6 +11,7 @@ from retort.records import Problem
 from retort.tasks import source
 from retort.tasks.config import UnsplitTaskConfig, split_by_seed
 
+LICENCE = "unknown: none is stated in the copy of kojima-takeshi188/zero_shot_cot"
 OFFICIAL_COUNT = 600
 
 

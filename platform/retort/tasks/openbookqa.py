@@ -19,6 +19,7 @@ from retort.records import Problem, Split
 from retort.tasks import choices, source
 from retort.tasks.config import SPLITS, SplitTaskConfig, as_split
 
+LICENCE = "unknown for the original release; ODC-By 1.0 for the rewritten copy of AGI-Edgerunners/LLM-Adapters"
 OFFICIAL_COUNTS: dict[Split, int] = {"train": 4_957, "dev": 500, "test": 500}
 INLINE_COUNTS: dict[Split, tuple[int, ...]] = {"train": (), "dev": (499,), "test": (498,)}
 HUB = "allenai/openbookqa"

@@ -18,6 +18,7 @@ from retort.records import Problem, Split
 from retort.tasks import choices, source
 from retort.tasks.config import SPLITS, SplitTaskConfig, as_split
 
+LICENCE = "unknown: none is stated in the copy of INK-USC/RationaleMultiRewardDistillation"
 OFFICIAL_COUNTS: dict[Split, int] = {"train": 1_941, "dev": 278, "test": 552}
 CHAINS_COUNT = 8_203  # rows of the training file with recorded chains
 HUB = "allenai/quarel"

@@ -16,6 +16,7 @@ from retort.records import Problem, Split
 from retort.tasks import source
 from retort.tasks.config import SplitTaskConfig, hold_out, limit
 
+LICENCE = "MIT (eladsegal/strategyqa)"
 OFFICIAL_COUNT = 2_290
 SPLIT_COUNTS: dict[Split, int] = {"train": 1_648, "dev": 184, "test": 458}
 HUB = "tasksource/strategy-qa"

@@ -11,6 +11,7 @@ from retort.records import Problem
 from retort.tasks import source
 from retort.tasks.config import UnsplitTaskConfig, split_by_seed
 
+LICENCE = "MIT (arkilpatel/SVAMP)"
 OFFICIAL_COUNT = 1_000
 
 

@@ -41,8 +41,8 @@ class TrainingConfig(BaseModel):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds of the drawing of examples (and of the weights, where the student starts from random ones): one training
     each."""
-    num_workers: int = Field(default=1, ge=1)
-    """Data-parallel workers of Ray Train."""
+    num_workers: int = Field(default=1, ge=0)
+    """Data-parallel workers of Ray Train; 0 trains in the process of the run, or of the trial."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores, and PyTorch threads, of a worker."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)

@@ -42,6 +42,7 @@ class Training:
     config: TrainingConfig
     label: str
     view: View | None = None
+    tells_tune: bool = False
 
 
 def train(
@@ -53,19 +54,21 @@ def train(
     config: TrainingConfig,
     label: str,
     view: View | None = None,
+    tells_tune: bool = False,
 ) -> Artifact:
     """Fine-tune a copy of `base` on a corpus, or on what a role sees of it; found, if it was done before.
 
     `init` is `pretrained`, or `random` for the architecture and tokenizer of `base` with weights drawn from the seed,
     of which `config` holds one. Killed and run again, training starts anew: nothing of it is kept before it ends.
+    Inside a trial of Ray Tune it `tells_tune` of dev losses, but for the last step's.
     """
-    training = Training(corpus, base, models.pin(base, revision), init, config, label, view)
+    training = Training(corpus, base, models.pin(base, revision), init, config, label, view, tells_tune)
     where = address(training)
     found = find(store, where)
     if found is not None:
         return found
     writer = Writer(store, where)
-    files, stats = _run_workers(training, writer)
+    files, stats = _run_here(training, writer) if config.num_workers == 0 else _run_workers(training, writer)
     logger.info(
         "training %s: %d + %d examples, %d too long for a row; best dev loss %s at step %d",
         *(label, stats["train_examples"], stats["dev_examples"], stats["too_long"]),
@@ -88,11 +91,24 @@ def address(training: Training) -> Address:
     return Address("checkpoint", VERSION, settings, inputs, LIBRARIES)
 
 
+def _run_here(training: Training, writer: Writer) -> tuple[list[File], dict[str, Any]]:
+    """Train in this process; the checkpoint's files, and what there is to say of it."""
+    import torch
+
+    logger.info("training %s: %d steps in this process", training.label, training.config.steps)
+    torch.set_num_threads(training.config.cpus_per_worker)
+    device = torch.device("cuda" if training.config.gpus_per_worker else "cpu")
+    with tempfile.TemporaryDirectory(prefix="retort-student-") as directory:
+        stats = train_and_save(training, Path(directory), device)
+        return writer.put_directory(Path(directory)), stats
+
+
 def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[str, Any]]:
     """Train under Ray; the checkpoint's files, and what there is to say of it."""
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
 
     config, label = training.config, training.label
     logger.info("training %s: starting %d worker(s) for %d steps", label, config.num_workers, config.steps)
@@ -111,7 +127,9 @@ def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[s
                 use_gpu=config.gpus_per_worker > 0,
                 resources_per_worker={"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
             ),
-            run_config=RunConfig(name="run", storage_path=scratch),
+            run_config=RunConfig(
+                name="run", storage_path=scratch, callbacks=[TuneReportCallback()] if training.tells_tune else []
+            ),
         )
         made = trainer.fit().return_value
         assert made is not None
@@ -158,7 +176,7 @@ def train_and_save(training: Training, directory: Path, device: Any) -> dict[str
         for split in ("train", "dev")
     }
     is_first = not dist.is_initialized() or dist.get_rank() == 0
-    progress = _Progress(model, config.steps, training.label if is_first else None)
+    progress = _Progress(model, config, training.label if is_first else None, training.tells_tune)
     shared = torch.nn.parallel.DistributedDataParallel(model) if config.num_workers > 1 else model
     fit(shared, by_split["train"], by_split["dev"], config, _pad_id(tokenizer), device, progress.see)
     if progress.weights:
@@ -189,8 +207,9 @@ class _Progress:
     """What a training has come to: the curve, and the weights with the lowest dev loss. Says so now and then."""
 
     model: Any
-    steps: int
+    config: TrainingConfig
     label: str | None
+    tells_tune: bool = False
     curve: "list[StepMetrics]" = field(default_factory=list)
     best: "StepMetrics | None" = None
     weights: "dict[str, torch.Tensor]" = field(default_factory=dict)
@@ -205,7 +224,19 @@ class _Progress:
         if self.label is not None and (row.dev_loss is not None or time.monotonic() - self.said_at > REPORT_EVERY_S):
             self.said_at = time.monotonic()
             dev = "" if row.dev_loss is None else f", dev loss {row.dev_loss:.4f}"
-            logger.info("training %s: step %d/%d, loss %.4f%s", self.label, row.step, self.steps, row.loss, dev)
+            logger.info("training %s: step %d/%d, loss %.4f%s", self.label, row.step, self.config.steps, row.loss, dev)
+        # A trial that is stopped at its last step would be trained in vain.
+        if self.tells_tune and row.dev_loss is not None and row.step < self.config.steps:
+            tell_tune(row.step, row.dev_loss, self.config.num_workers)
+
+
+def tell_tune(step: int, dev_loss: float, num_workers: int) -> None:
+    """Report a dev loss to the trial that this training is part of: straight, or through Ray Train's report."""
+    import ray.train
+    from ray import tune
+
+    report = ray.train.report if num_workers else tune.report
+    report({"step": step, "dev_loss": dev_loss})
 
 
 def _row_length(example: TokenizedExample, is_encoder_decoder: bool) -> int:

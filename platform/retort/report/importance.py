@@ -1,0 +1,85 @@
+"""How much each swept parameter matters: fANOVA (Hutter, Hoos, Leyton-Brown: ICML 2014), as Optuna computes it.
+
+A random forest learns the metric from the parameters; a parameter's importance is the share of the forest's variance
+that it explains alone, of what all explain alone. The forest is seeded: the same trials give the same shares.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retort.report.effects import width
+from retort.report.trials import Parameter, Sweep, key
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+EVALUATOR = "fANOVA on a random forest of 64 trees, seed 0"
+LEAST_TRIALS = 12
+TRIALS_A_PARAMETER = 4
+"""Fewer trials than these leave the forest to guess; a rule of thumb, and not enough to make its shares exact."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Shares by name of the parameter, the largest first, and the parameters that not all trials have."""
+
+    shares: Mapping[str, float]
+    left_out: tuple[str, ...]
+    trials: int
+
+
+def importance(sweep: Sweep) -> Importance | str:
+    """The shares, or the reason why there are none.
+
+    A trial that was not given a parameter counts with what its student has anyway. A parameter that is nowhere given to
+    some trial is left out.
+    """
+    trials = sweep.ranked
+    several = [each for each in sweep.parameters if len(each.levels) > 1]
+    used = [each for each in several if all(_is_given(sweep.value_of(trial, each.name)) for trial in trials)]
+    needed = max(LEAST_TRIALS, TRIALS_A_PARAMETER * len(used))
+    if len(used) < 2:
+        return "the trials differ in one parameter that all of them have" if used else "no parameter is in all trials"
+    if len(trials) < needed:
+        return f"{len(trials)} trials with a score are too few for {len(used)} parameters; it takes {needed}"
+    if len({trial.value for trial in trials}) == 1:
+        return "all trials have the same score"
+    return Importance(_fanova(sweep, used), tuple(each.called for each in several if each not in used), len(trials))
+
+
+def by_weight(sweep: Sweep, weighed: Importance | str) -> list[Parameter]:
+    """What was compared, the most important first; by the distance between levels where importance is not known."""
+    shares = {} if isinstance(weighed, str) else weighed.shares
+    return sorted(sweep.compared, key=lambda each: (-shares.get(each.name, -1.0), -width(sweep, each)))
+
+
+def _is_given(value: object) -> bool:
+    return value is not None
+
+
+def _fanova(sweep: Sweep, used: Sequence[Parameter]) -> dict[str, float]:
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    values = {each.name: [_as_drawn(each, sweep.value_of(trial, each.name)) for trial in sweep.ranked] for each in used}
+    distributions = {each.name: _distribution(each, values[each.name]) for each in used}
+    study = optuna.create_study(direction="maximize")
+    for number, trial in enumerate(sweep.ranked):
+        params = {name: column[number] for name, column in values.items()}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.value))
+    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {name: float(share) for name, share in found.items()}
+
+
+def _as_drawn(parameter: Parameter, value: Any) -> float | str:
+    return float(value) if parameter.is_number else key(value)
+
+
+def _distribution(parameter: Parameter, values: Sequence[Any]) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if parameter.is_number:
+        return FloatDistribution(min(values), max(values), log=parameter.is_log and min(values) > 0)
+    return CategoricalDistribution(sorted(set(values)))

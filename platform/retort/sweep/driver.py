@@ -1,0 +1,296 @@
+"""The sweep: chains for all trials at once, the trials that have not ended, then the recipe's own run and its page.
+
+Killed at any moment and started again, it goes on: chains are in the pool, stages in the store, trials in the ledger.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Generator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from retort import pipeline
+from retort.config import Recipe
+from retort.report import report
+from retort.run import Run, index, prepare
+from retort.store import Store
+from retort.store.artifacts import Address, Artifact, Writer, find, open_artifact
+from retort.store.claims import Session
+from retort.store.hashing import digest
+from retort.sweep import ledger
+from retort.sweep.config import Range, Space, SweepConfig
+from retort.sweep.ledger import Row
+from retort.sweep.space import Params, check, corpora, drawn, grid, student_of, swept, trial_recipe
+from retort.sweep.study import belonging, missing, rebuild, storage_url
+from retort.sweep.trial import Trials, decode_of, task_of, voice_of
+
+logger = logging.getLogger(__name__)
+VERSION = 1
+TRIALS = ("trials",)
+"""What a driver claims of a sweep."""
+POLL_S = 2.0
+
+
+class Sweep:
+    """A sweep under way: its recipe, and which of its trials have ended."""
+
+    def __init__(self, recipe: Recipe, store: Store) -> None:
+        check(recipe)
+        self.recipe = with_sample_counts(recipe)
+        self.config: SweepConfig = swept(recipe)
+        self.store = store
+
+    @cached_property
+    def points(self) -> list[Params] | None:
+        """All points of a grid or of a random search, in order; None where TPE proposes them."""
+        match self.config.searcher:
+            case "grid":
+                return grid(self.config.space)
+            case "random":
+                return drawn(self.config.space[0], self.config.trials or 0, self.config.seed)
+            case "tpe":
+                return None
+
+    def identify(self, params: Params) -> str:
+        """The id of a trial."""
+        return ledger.identity(trial_recipe(self.recipe, params))
+
+    @cached_property
+    def num_trials(self) -> int:
+        """Trials that there are to be in all."""
+        if self.points is None:
+            return self.config.trials or 0
+        return len({self.identify(params) for params in self.points})
+
+    def ended(self) -> dict[str, Row]:
+        """Trials of this sweep that have ended, by id."""
+        found = belonging(ledger.rows(self.store, self.recipe.name), self.config.space, self.identify)
+        if self.points is not None:
+            wanted = {self.identify(params) for params in self.points}
+            found = {name: row for name, row in found.items() if name in wanted}
+        return found
+
+
+def with_sample_counts(recipe: Recipe) -> Recipe:
+    """The recipe with its swept corpus looking at as many chains as the largest trial, where it leaves that open."""
+    counts = [table["selection.num_chains"] for table in swept(recipe).space if "selection.num_chains" in table]
+    most = max((values.high if isinstance(values, Range) else max(values) for values in counts), default=None)
+    name = student_of(recipe).corpus
+    corpus = recipe.find_corpus(name)
+    if most is None or corpus.selection.num_chains is not None:
+        return recipe
+    selection = corpus.selection.model_copy(update={"num_chains": most})
+    filled = corpus.model_copy(update={"selection": selection})
+    return recipe.model_copy(update={"corpus": tuple(filled if c.id == name else c for c in recipe.corpus)})
+
+
+def for_sampling(recipe: Recipe) -> Recipe:
+    """The recipe with the trials' corpora beside its own: their chains are drawn, and they are checked."""
+    wanted = [each.model_copy(update={"id": f"sweep-{number}"}) for number, each in enumerate(corpora(recipe))]
+    return recipe.model_copy(update={"corpus": (*recipe.corpus, *wanted)})
+
+
+def check_and_prepare(recipe: Recipe, store: Store) -> Run:
+    """Find out what is wrong with a sweep before anything starts. Raises ValueError."""
+    sweep = Sweep(recipe, store)
+    return prepare(for_sampling(sweep.recipe), store)
+
+
+def dry_run(recipe: Recipe, store: Store) -> list[str]:
+    """What a sweep would sample, and how many trials it would run; starts nothing."""
+    sweep = Sweep(recipe, store)
+    ended = Counter(row.state for row in sweep.ended().values())
+    told = ", ".join(f"{number} {state}" for state, number in sorted(ended.items())) or "none ended"
+    lines = pipeline.dry_run(for_sampling(sweep.recipe), store)
+    left = sweep.num_trials - ended.total()
+    return [*lines, f"sweep of {sweep.config.student}: {sweep.num_trials} trials, {told}, {max(left, 0)} to run"]
+
+
+def carry_out(recipe: Recipe, store: Store) -> Artifact:
+    """Run a sweep, and then the recipe itself; the report of both.
+
+    Raises:
+        ValueError: trials failed; the others have ended, and the report of them is there.
+    """
+    sweep = Sweep(recipe, store)
+    pipeline.ask_teachers(prepare(for_sampling(sweep.recipe), store), with_references=True)
+    with held(sweep):
+        failures = run_trials(sweep)
+    run = pipeline.carry_out(sweep.recipe, store, "evaluate")
+    rows = sweep.ended()
+    for row in rows.values():
+        made = open_artifact(store, row.run) if row.run else None
+        if made is not None:
+            run.keep("trial", row.id, made)
+    tested = measure_best(sweep, rows)
+    if tested is not None:
+        run.keep("trial", "tested", tested)
+    run.keep("sweep", "ledger", summary(sweep, rows, tested))
+    made = report(store, index(run))
+    if failures:
+        name, why = next(iter(failures.items()))
+        raise ValueError(
+            f"sweep {recipe.name}: {len(failures)} of {sweep.num_trials} trials failed, the first ({name}): {why}; the "
+            f"others are on {made.directory()}/index.html, and the same command tries these again"
+        )
+    return made
+
+
+def measure_best(sweep: Sweep, rows: Mapping[str, Row]) -> Artifact | None:
+    """Have the trial that is best on the dev problems answer the test problems; None where all trials did."""
+    best = ledger.best(rows)
+    if sweep.config.split == "test" or best is None:
+        return None
+    trial = trial_recipe(sweep.recipe, best.params)
+    evaluation = trial.evaluation.model_copy(update={"split": "test"})
+    named = trial.model_copy(update={"name": f"{sweep.recipe.name}-{best.id}-tested", "evaluation": evaluation})
+    return index(pipeline.carry_out(named, sweep.store, "evaluate"))
+
+
+def summary(sweep: Sweep, rows: Mapping[str, Row], tested: Artifact | None) -> Artifact:
+    """The ledger as it is now, as one artifact; with what the best trial scored on problems that no trial saw."""
+    metric = {
+        "task": task_of(sweep.recipe),
+        "thought": voice_of(sweep.recipe),
+        "decode": decode_of(sweep.recipe),
+    }
+    config = {
+        "student": sweep.config.student,
+        "metric": metric,
+        "space": [_described(table) for table in sweep.config.space],
+        "split": sweep.config.split,
+        "searcher": sweep.config.searcher,
+        "scheduler": sweep.config.scheduler,
+    }
+    read = {"rows": digest([asdict(row) for row in rows.values()]), "tested": tested.id if tested else None}
+    where = Address("sweep", VERSION, config, read)
+    found = find(sweep.store, where)
+    if found is not None:
+        return found
+    writer = Writer(sweep.store, where)
+    files = [writer.put_lines("trials.jsonl", [asdict(row) for row in rows.values()])]
+    if tested is not None:
+        evaluated = open_artifact(sweep.store, tested.manifest["inputs"]["evaluation"][sweep.config.student])
+        assert evaluated is not None
+        files.append(writer.put_lines("tested.jsonl", evaluated.lines("scores.jsonl")))
+    return writer.commit(files, dict(Counter(row.state for row in rows.values())))
+
+
+def _described(table: Space) -> dict[str, Any]:
+    return {
+        name: values.model_dump(mode="json") if isinstance(values, Range) else list(values)
+        for name, values in table.items()
+    }
+
+
+@contextlib.contextmanager
+def held(sweep: Sweep) -> Generator[None]:
+    """Hold the trials of a sweep; while another driver has them it is waited for, and what it ran is found."""
+    place, name = ledger.Place(sweep.recipe.name), sweep.recipe.name
+    session = Session(sweep.store)
+    member = session.join(None)
+    said = False
+    try:
+        while not session.claim(place, TRIALS):
+            if not said:
+                said = True
+                logger.info("sweep %s: waits for another driver: %s", name, session.holders(place, TRIALS))
+            time.sleep(POLL_S)
+        yield
+    except BaseException:
+        # Trials may still be at work: they are theirs until this process is gone.
+        member.abandon()
+        raise
+    session.release(place, TRIALS)
+    member.close()
+
+
+def run_trials(sweep: Sweep) -> dict[str, str]:
+    """Run the trials that have not ended; reasons of those that failed, by id."""
+    from ray import tune
+
+    from retort.sweep.tuning import Proposals, Watch
+
+    config, name = sweep.config, sweep.recipe.name
+    rows = sweep.ended()
+    url = storage_url(config, name, sweep.store.uri)
+    study = rebuild(url, name, config, list(rows.values()))
+    logger.info("sweep %s: watch it with: optuna-dashboard %s", name, url)
+    points = None if sweep.points is None else missing(sweep.points, sweep.identify, rows)
+    left = sweep.num_trials - len(rows)
+    states = Counter(row.state for row in rows.values())
+    logger.info("sweep %s: %d trials, %d have ended (%s)", name, sweep.num_trials, len(rows), dict(states))
+    if left <= 0:
+        return {}
+    folder = Path(platformdirs.user_data_dir("retort")) / "tune"
+    logger.info("sweep %s: dev losses with: tensorboard --logdir %s", name, folder / name)
+    values = {name: row.value for name, row in rows.items()}
+    watch = Watch(sweep.store, name, sweep.num_trials, Counter(states))
+    # Dev losses and values come in reports of their own; what is told of trials is told here.
+    os.environ |= {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    training = student_of(sweep.recipe).training
+    # A trial takes no CPU of Ray's: what it starts does, and could not if trials held them all. Ray wants something.
+    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker and training.num_workers == 0 else {}
+    tune.Tuner(
+        tune.with_resources(Trials(sweep.recipe, sweep.store).run, tune.PlacementGroupFactory([{"memory": 1, **gpus}])),
+        tune_config=tune.TuneConfig(
+            search_alg=Proposals(study, config.space, points, sweep.identify, values),
+            scheduler=_scheduler(sweep),
+            num_samples=left,
+            max_concurrent_trials=num_concurrent(sweep.recipe),
+            reuse_actors=True,
+            trial_dirname_creator=_directory,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(folder),
+            callbacks=[watch],
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            verbose=0,
+        ),
+    ).fit()
+    return watch.failures
+
+
+def _directory(trial: Any) -> str:
+    """The folder of a trial's event files, by its id: a trial that is run again goes on there."""
+    return trial.config["id"]
+
+
+def num_concurrent(recipe: Recipe) -> int:
+    """Trials at a time: as many as the recipe says, or as the cluster can train now, and at least one."""
+    import ray
+
+    config, training = swept(recipe), student_of(recipe).training
+    has, workers = ray.cluster_resources(), max(training.num_workers, 1)
+    fits = [int(has.get("CPU", 0) // (workers * training.cpus_per_worker))]
+    if training.gpus_per_worker:
+        fits.append(int(has.get("GPU", 0) // (workers * training.gpus_per_worker)))
+    return config.max_concurrent or max(min(fits), 1)
+
+
+def _scheduler(sweep: Sweep) -> Any:
+    """ASHA on dev losses, which no trial reports of its last step: what has come so far is evaluated."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler
+
+    if sweep.config.scheduler == "none":
+        return None
+    training = student_of(sweep.recipe).training
+    values = [table.get("training.steps") for table in sweep.config.space]
+    ends = [values.high if isinstance(values, Range) else max(values) for values in values if values is not None]
+    most = int(max([training.steps, *ends]))
+    return AsyncHyperBandScheduler(
+        time_attr="step",
+        metric="dev_loss",
+        mode="min",
+        max_t=most + 1,
+        grace_period=min(sweep.config.grace_steps or training.dev_every, most),
+        reduction_factor=sweep.config.reduction_factor,
+    )
