@@ -166,8 +166,9 @@ def losses(name: str, summary: str, lines: Sequence[Line], is_log: bool) -> str:
         for order, line in enumerate(lines):
             points = [point for point in line.points if point is not None]
             xs, ys = [x for x, _ in points], [y for _, y in points]
-            alone = {"marker": "o", "markersize": 4} if len(points) == 1 else {}  # a line of one point is not seen
-            axes.plot(xs, ys, zorder=2 + order / 1e4, **_look(line), **alone)
+            axes.plot(xs, ys, zorder=2 + order / 1e4, **_look(line))
+            if len(points) == 1:  # no line is seen of one
+                axes.plot(xs, ys, "o", color=COLOURS[line.colour], markersize=4, zorder=3)
             if line.is_cut:
                 axes.plot(xs[-1:], ys[-1:], "x", color=COLOURS[line.colour], markersize=5, zorder=3)
         if is_log:
