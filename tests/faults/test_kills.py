@@ -31,8 +31,9 @@ def check_killed(folder: Path, seed: int, kinds: Sequence[str], num_chains: int,
         print(f"seed {seed}: {ledger.check(recipe_file)}")
 
 
-def test_three_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    check_killed(tmp_path, 0, ["actor", "driver", "raylet"], num_chains=12)
+def test_five_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    kinds = ["driver", "actor", "raylet", "actor", "driver"]
+    check_killed(tmp_path, 0, random.Random(0).sample(kinds, len(kinds)), num_chains=20)
 
 
 @pytest.mark.slow
