@@ -47,6 +47,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(recipe_file: Path) -> None
     assert not list(recipe_file.parent.glob("store/pools/*/segments"))
 
 
+@pytest.mark.slow
 def test_a_recording_of_one_problem_in_many_is_selected_from(recipe_file: Path) -> None:
     recording = recipe_file.parent / "rec.jsonl"
     recording.write_text(recording.read_text().splitlines()[0])

@@ -93,6 +93,7 @@ def test_an_example_longer_than_a_row_is_left_out_and_counted(store: Store, ray_
     assert stats["train_examples"] + stats["dev_examples"] + stats["too_long"] == 46
 
 
+@pytest.mark.slow
 def test_two_workers_train_an_encoder_decoder_on_the_turns_of_a_role_as_one_does(
     store: Store, ray_session: None, tmp_path: Path
 ) -> None:
