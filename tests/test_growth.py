@@ -298,6 +298,20 @@ def test_a_recipe_stops_at_its_limit_with_one_line_and_goes_on_with_a_higher_one
     assert done.artifacts["verdicts"]["rec/cot"].stats["rows"] == 192
 
 
+def test_tokens_of_chains_that_several_corpora_look_at_count_once(model: Model, store: Store, tmp_path: Path) -> None:
+    nested = '[[corpus]]\nid = "few"\ntasks = ["arithmetic"]\nteachers = ["rec"]\nthoughts = ["cot"]'
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe(write_recording(tmp_path / "r.jsonl", 4), "/unused", 4, few=nested))
+    counts = ["corpus.few.selection.num_chains=2", "teacher.rec.engine=counted", f"teacher.rec.log={tmp_path / 'log'}"]
+    run = prepare(load(file, counts), store)
+    ask_teachers(run, with_references=False)
+    sampled = [made.stats for made in run.artifacts["sampling"].values()]
+    bought = sum(stats["prompt_tokens"] + stats["output_tokens"] for stats in sampled)
+    assert (len(sampled), sum(stats["sampled"] for stats in sampled), bought > 0) == (2, 192, True)
+    limited = load(file, [*counts, "sampling.max_tokens_total=1000000"])
+    assert dry_run(limited, store)[-1].endswith(f"; max_tokens_total = 1000000 leaves {1_000_000 - bought}")
+
+
 def test_a_pilot_asks_the_first_problems_and_stops_where_too_few_are_right(
     model: Model, store: Store, tmp_path: Path
 ) -> None:

@@ -110,6 +110,10 @@ def test_plans_of_one_session_that_want_the_same_chains_order_them_once(store: S
     ordered = order({0: one, 1: two}, everywhere(one) | everywhere(two), VerificationConfig(), actors=1)
     assert ordered.num_missing == 120
     assert ordered.reused == {0: 0, 1: 40}
+    assert (ordered.num_wanted, ordered.num_reused) == (120, 0), "chains that both want are one"
+    pool.append("b", [chain_of(one.prompts[0], 0, 16)])
+    ordered = order({0: one, 1: two}, everywhere(one) | everywhere(two), VerificationConfig(), actors=1)
+    assert (ordered.num_wanted, ordered.num_reused, ordered.num_missing) == (120, 1, 119)
 
 
 def test_a_policy_that_wants_what_others_want_comes_after_them(store: Store) -> None:

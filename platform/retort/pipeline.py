@@ -31,7 +31,7 @@ from retort.selection import curate, left_out
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 from retort.store.hashing import digest
-from retort.store.plan import CHARACTERS_PER_TOKEN, Plan
+from retort.store.plan import CHARACTERS_PER_TOKEN, Plan, united
 from retort.thoughts.socratic import Role
 from retort.training.trainer import train
 from retort.verification import verify
@@ -155,7 +155,7 @@ def _left(config: SamplingConfig, wanted: Mapping[str, Plans]) -> int | None:
     """Tokens that may still be bought, after what the pools hold of what is wanted."""
     if config.max_tokens_total is None:
         return None
-    plans = [plan for plans in wanted.values() for plan, _ in plans.values()]
+    plans = united(plan for plans in wanted.values() for plan, _ in plans.values())
     spent = sum(plan.survey(partition, sets_aside=False).num_tokens for plan in plans for partition in plan.partitions)
     return max(0, config.max_tokens_total - spent)
 

@@ -150,7 +150,7 @@ class _Rounds:
         ordered = order(plans, held, self._verification, self._num_actors)
         for number, reused in ordered.reused.items():
             self.tally.plans[number]["reused"] += reused
-        told = self._label, ordered.num_wanted, sum(ordered.reused.values()), ordered.num_missing
+        told = self._label, ordered.num_wanted, ordered.num_reused, ordered.num_missing
         logger.info("sampling %s: %d chains wanted, %d reused, %d to sample", *told)
         least = min(planned.max_new_tokens for planned in plans.values())
         withheld_elsewhere = {number: self.tally.plans[number]["withheld"] for number in numbers}

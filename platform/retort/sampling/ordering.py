@@ -5,14 +5,14 @@ Where nothing is known the order is the plan's. A long chain that starts last wo
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from retort.sampling.drawing import Order, accepts
 from retort.solvers.zygote import Sandbox
-from retort.store.plan import CHARACTERS_PER_TOKEN, Gap, Plan, PlannedPrompt, wanted_keys
+from retort.store.plan import CHARACTERS_PER_TOKEN, Gap, Plan, PlannedPrompt, distinct, united, wanted_keys
 from retort.verification import VerificationConfig, prefix
 
 BATCH_CHAINS = (16, 256)
@@ -35,11 +35,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Ordered:
-    """Batches in the order in which they are to be sampled, and how many chains of each plan need not be."""
+    """Batches in the order in which they are to be sampled, and how many chains of each plan need not be.
+
+    `num_wanted` and `num_reused` count chains that several plans want once.
+    """
 
     batches: list[Batch]
     reused: dict[int, int]
     num_wanted: int
+    num_reused: int
     num_missing: int
     batch_chains: int
 
@@ -105,7 +109,19 @@ def order(
     total = sum(each.weight for each in wanted)
     batch_chains = min(max(total // (actors * BATCHES_PER_ACTOR), BATCH_CHAINS[0]), BATCH_CHAINS[1])
     batches = sorted(_batches(wanted, batch_chains), key=lambda batch: -batch.cost)
-    return Ordered(batches, reused, num_wanted, num_missing, batch_chains)
+    doubled = num_wanted - _num_distinct(plans.values(), places)
+    return Ordered(batches, reused, num_wanted - doubled, sum(reused.values()) - doubled, num_missing, batch_chains)
+
+
+def _num_distinct(plans: Iterable[Plan], places: set[tuple[str, str]]) -> int:
+    """Chains that plans want in some partitions, those of several plans once."""
+    return sum(
+        prompt.num_chains
+        for plan in united(plans)
+        for partition, prompts in plan.partitions.items()
+        if (plan.pool.id, partition) in places
+        for prompt in distinct(prompts)
+    )
 
 
 def _shared(plans: Sequence[Plan]) -> set[tuple[str, str]]:

@@ -4,6 +4,7 @@ A plan lists prompts, not chains, so that thirty chains a problem cost no more m
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -142,6 +143,17 @@ def distinct(prompts: list[PlannedPrompt]) -> list[PlannedPrompt]:
     return list(
         {prompt.prompt_hash: prompt for prompt in sorted(prompts, key=lambda prompt: prompt.num_chains)}.values()
     )
+
+
+def united(plans: Iterable[Plan]) -> list[Plan]:
+    """One plan for each pool, with the prompts of all that ask it: what several of them want is wanted once."""
+    of_pool: dict[str, list[Plan]] = defaultdict(list)
+    for plan in plans:
+        of_pool[plan.pool.id].append(plan)
+    return [
+        replace(members[0], prompts=tuple(prompt for plan in members for prompt in plan.prompts), until=None)
+        for members in of_pool.values()
+    ]
 
 
 def wanted_keys(prompts: list[PlannedPrompt]) -> set[Key]:
