@@ -347,26 +347,40 @@ def test_importance_is_the_same_each_time_and_finds_what_the_scores_were_made_of
     for each in (found, drawn):
         assert sum(each.shares.values()) == pytest.approx(1)
         assert next(iter(each.shares)) == "selection.num_chains"
-    # The picks were tried with all 30 chains of the teacher, and chains_per_problem had one value.
-    assert set(found.shares) == {"selection.num_chains", "selection.rule", "training.seed", "selection.pick"}
-    assert found.left_out == ()
+    # The picks are a table of their own, of six trials that differ from the others in more than the pick.
+    assert set(found.shares) == {"selection.num_chains", "selection.rule", "training.seed"}
+    assert found.trials == 24
 
 
-def test_a_parameter_that_some_trials_have_no_value_of_is_left_out_by_name(tmp_path: Path):
+def test_trials_of_a_table_that_holds_a_parameter_at_one_value_are_not_mixed_with_others(tmp_path: Path):
+    apart = sweeps(contents_of(tmp_path / "apart", grid()))
     rows = grid()
-    for place, row in enumerate(rows[-6:]):
-        row["params"]["selection.chains_per_problem"] = 4 + place % 2
-    found = importance(opened_sweep(contents_of(tmp_path, rows)))
-    assert isinstance(found, Importance)
-    assert found.left_out == ("chains_per_problem",)  # the recipe takes all chains: no number stands for that
-    assert found.trials == 30
+    for row in rows[-6:]:
+        row["params"]["selection.num_chains"] = 30
+    (section,) = sweeps(contents_of(tmp_path / "held", rows))
+    names = "sweep-selection-num_chains-greedy", "sweep-selection-num_chains-maj-8", "sweep-heat", "sweep-importance"
+    for name in names:
+        assert figures_of(section)[name] == figures_of(apart[0])[name]
+
+
+def test_means_by_sample_count_stand_in_a_table_with_their_intervals(section: Section):
+    (table,) = [
+        block for block in section.blocks if isinstance(block, Table) and block.caption.startswith("Mean accuracy")
+    ]
+    assert [column.name for column in table.columns] == ["rule", "num_chains", "maj@8", "greedy"]
+    assert [row[:2] for row in table.rows] == [
+        (rule, chains) for rule in ("correct", "all") for chains in ("1", "4", "16", "30")
+    ]
+    of_first = [row["value"] for row in grid() if row["params"].get("selection.num_chains") == 1][:3]
+    assert table.rows[0][2].startswith(f"{100 * sum(of_first) / 3:.1f}% (95% interval ")
+    assert table.rows[0][2].endswith(", 3 trials)")
 
 
 @pytest.mark.parametrize(
     ("chosen", "reason"),
     [
         (slice(0, 11), "11 trials with a score are too few for 3 parameters; it takes 12"),
-        (slice(24, 30), "the trials differ in one parameter that all of them have"),
+        (slice(24, 30), "the trials differ in one parameter"),
     ],
 )
 def test_no_importance_is_made_up(tmp_path: Path, chosen: slice, reason: str):

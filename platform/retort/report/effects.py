@@ -88,12 +88,8 @@ def _half(values: Sequence[float]) -> float:
 
 
 def having(sweep: Sweep, parameter: Parameter, level: int, decode: str) -> list[Scored]:
-    """Trials that were given a parameter, at one of its levels, with their scores under a decode.
-
-    Trials of another table of the space, which leave the parameter alone, are not among them.
-    """
-    found = [trial for trial in sweep.trials if parameter.name in trial.params]
-    found = [trial for trial in found if parameter.level(trial.params[parameter.name]) == level]
+    """Trials at one of the levels of a parameter that varies in their table, with their scores under a decode."""
+    found = [trial for trial in sweep.varying(parameter.name) if parameter.level(trial.params[parameter.name]) == level]
     scored = [(trial, sweep.score(trial, decode)) for trial in found]
     return [(trial, score) for trial, score in scored if score is not None]
 
@@ -178,7 +174,7 @@ def against(sweep: Sweep, parameter: Parameter) -> Parameter | None:
         if each.name != parameter.name
         and not each.is_number
         and len(each.levels) <= MOST_LINES
-        and all(each.name in trial.params for trial in sweep.ranked if parameter.name in trial.params)
+        and all(each.name in trial.params for trial in sweep.varying(parameter.name))
     ]
     return max(others, key=lambda each: width(sweep, each), default=None)
 
@@ -195,7 +191,7 @@ def width(sweep: Sweep, parameter: Parameter) -> float:
 
 def varies(sweep: Sweep, parameter: Parameter, held: Iterable[str]) -> str:
     """What differs among the trials of one point, in words."""
-    inside = [trial for trial in sweep.ranked if parameter.name in trial.params]
+    inside = sweep.varying(parameter.name)
     names = [each for each in sweep.parameters if each.name not in {parameter.name, *held}]
     differ = [each for each in names if len({repr(trial.params.get(each.name)) for trial in inside}) > 1]
     if not differ:

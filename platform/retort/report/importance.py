@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retort.report.effects import width
-from retort.report.trials import Parameter, Sweep, key
+from retort.report.trials import Parameter, Sweep, Trial, key
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -22,30 +22,27 @@ TRIALS_A_PARAMETER = 4
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares by name of the parameter, the largest first, and the parameters that not all trials have."""
+    """Shares by name of the parameter, the largest first, over so many trials."""
 
     shares: Mapping[str, float]
-    left_out: tuple[str, ...]
     trials: int
 
 
 def importance(sweep: Sweep) -> Importance | str:
     """The shares, or the reason why there are none.
 
-    A trial that was not given a parameter counts with what its student has anyway. A parameter that is nowhere given to
-    some trial is left out.
+    Of several tables the one with the most trials: another one's differ from these in more than what they vary.
     """
-    trials = sweep.ranked
-    several = [each for each in sweep.parameters if len(each.levels) > 1]
-    used = [each for each in several if all(_is_given(sweep.value_of(trial, each.name)) for trial in trials)]
+    trials = sweep.tables[0] if sweep.tables else []
+    used = [each for each in sweep.parameters if _varies(each, trials)]
     needed = max(LEAST_TRIALS, TRIALS_A_PARAMETER * len(used))
     if len(used) < 2:
-        return "the trials differ in one parameter that all of them have" if used else "no parameter is in all trials"
+        return "the trials differ in one parameter" if used else "the trials are alike"
     if len(trials) < needed:
         return f"{len(trials)} trials with a score are too few for {len(used)} parameters; it takes {needed}"
     if len({trial.value for trial in trials}) == 1:
         return "all trials have the same score"
-    return Importance(_fanova(sweep, used), tuple(each.called for each in several if each not in used), len(trials))
+    return Importance(_fanova(trials, used), len(trials))
 
 
 def by_weight(sweep: Sweep, weighed: Importance | str) -> list[Parameter]:
@@ -54,19 +51,19 @@ def by_weight(sweep: Sweep, weighed: Importance | str) -> list[Parameter]:
     return sorted(sweep.compared, key=lambda each: (-shares.get(each.name, -1.0), -width(sweep, each)))
 
 
-def _is_given(value: object) -> bool:
-    return value is not None
+def _varies(parameter: Parameter, trials: Sequence[Trial]) -> bool:
+    return len({key(trial.params[parameter.name]) for trial in trials if parameter.name in trial.params}) > 1
 
 
-def _fanova(sweep: Sweep, used: Sequence[Parameter]) -> dict[str, float]:
+def _fanova(trials: Sequence[Trial], used: Sequence[Parameter]) -> dict[str, float]:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    values = {each.name: [_as_drawn(each, sweep.value_of(trial, each.name)) for trial in sweep.ranked] for each in used}
+    values = {each.name: [_as_drawn(each, trial.params[each.name]) for trial in trials] for each in used}
     distributions = {each.name: _distribution(each, values[each.name]) for each in used}
     study = optuna.create_study(direction="maximize")
-    for number, trial in enumerate(sweep.ranked):
+    for number, trial in enumerate(trials):
         params = {name: column[number] for name, column in values.items()}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=trial.value))
     found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retort.report import plots, sweep_plots
-from retort.report.blocks import Figure
+from retort.report.blocks import Column, Figure, Table
 from retort.report.effects import (
     Estimate,
     Scored,
@@ -24,7 +24,7 @@ from retort.report.effects import (
     told,
     varies,
 )
-from retort.report.formatting import count, percent
+from retort.report.formatting import ABSENT, count, percent
 from retort.report.importance import EVALUATOR, Importance, by_weight
 from retort.report.trials import NUM_CHAINS, SEED, Parameter, Sweep, worded
 
@@ -112,6 +112,27 @@ def _along(
         svg,
         legend,
     )
+
+
+def table(sweep: Sweep) -> list[Table]:
+    """The mean accuracy for each sample count under each decode, by the parameter that splits the lines."""
+    parameter = next((each for each in sweep.compared if each.name == NUM_CHAINS), None)
+    if parameter is None or parameter.is_binned:
+        return []
+    split = against(sweep, parameter)
+    by_decode = [
+        {line.word: line.estimates() for line in _lines(sweep, parameter, split, decode)} for decode in sweep.decodes
+    ]
+    rows: list[tuple[str, ...]] = []
+    for word in by_decode[0]:
+        for level, chains in enumerate(parameter.levels):
+            made = [lines.get(word, {}).get(level) for lines in by_decode]
+            if made[0] is not None:
+                cells = [ABSENT if each is None else stated(each) for each in made]
+                rows.append((*([word.rpartition(" = ")[2]] if split else []), chains, *cells))
+    columns = [*([split.called] if split else []), parameter.called, *sweep.decodes]
+    title = f"Mean accuracy on {sweep.metric.task} by {parameter.called}"
+    return [Table(title, tuple(Column(each, is_number=each == parameter.called) for each in columns), tuple(rows))]
 
 
 def _series(parameter: Parameter, line: Line) -> sweep_plots.Series:
@@ -250,16 +271,17 @@ def weights(sweep: Sweep, weighed: Importance) -> Figure:
     finding = f"{first} explains {percent(most)} of what the parameters explain one by one"
     if SEED in weighed.shares:
         chance = weighed.shares[SEED]
-        below = [each for name, each in called.items() if name != SEED and weighed.shares.get(name, 1.0) <= chance]
+        below = [called[name] for name, share in weighed.shares.items() if name != SEED and share <= chance]
         finding += f", the seed, which stands for chance, {percent(chance)}"
         finding += f"; no more than the seed: {', '.join(below)}" if below else ""
-    left = f" Left out, since some trials have none: {', '.join(weighed.left_out)}." if weighed.left_out else ""
+    of_all = (
+        "" if weighed.trials == len(sweep.ranked) else f" of {count(len(sweep.ranked))}, those of the largest table"
+    )
     name = plot_name("importance")
     summary = f"Importance of parameters for {sweep.metric.decode}: {finding}."
     caption = (
-        f"{summary} {EVALUATOR}, over {count(weighed.trials)} trials: the share of the forest's variance that is owed "
-        f"to a parameter alone, of all such shares. A trial that was not given a parameter counts with the recipe's "
-        f"own value.{left}"
+        f"{summary} {EVALUATOR}, over {count(weighed.trials)} trials{of_all}: the share of the forest's variance that "
+        f"is owed to a parameter alone, of all such shares."
     )
     svg = sweep_plots.shares(name, summary, shares)
     return Figure(name, caption, summary, svg)

@@ -12,7 +12,7 @@ from retort.report.contents import Contents
 from retort.report.effects import none_or
 from retort.report.formatting import ABSENT, count, duration, interval, percent
 from retort.report.importance import importance
-from retort.report.sweep_effects import effects, heat, weights
+from retort.report.sweep_effects import effects, heat, table, weights
 from retort.report.sweep_lines import curves, parallel
 from retort.report.trials import SEED, Sweep, Trial, open_sweep, worded
 
@@ -45,7 +45,7 @@ def sweeps(contents: Contents) -> list[Section]:
     weighed = importance(sweep)
     blocks: list[Block] = [Remark(_best(sweep), is_finding=True), Remark(_whole(sweep)), Remark(SALT)]
     blocks += [Figures(tuple(found))] if (found := effects(sweep)) else []
-    blocks += [Remark(READING)]
+    blocks += [*table(sweep), Remark(READING)]
     blocks += [Remark(SEARCHED.format(searcher=sweep.searcher))] if sweep.searcher == "tpe" else []
     mapped = [*heat(sweep, weighed), *([] if isinstance(weighed, str) else [weights(sweep, weighed)])]
     mapped += [*parallel(sweep, weighed), *curves(sweep)]

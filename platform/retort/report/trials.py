@@ -7,8 +7,10 @@ its values are cut into levels of about as many trials each.
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from retort.evaluation import Score
@@ -107,6 +109,26 @@ class Sweep:
         return sorted(
             (trial for trial in self.trials if trial.value is not None), key=lambda trial: -(trial.value or 0)
         )
+
+    @cached_property
+    def tables(self) -> list[list[Trial]]:
+        """Trials with a score by table of the space, the largest first: those of one were given the same parameters."""
+        found: dict[frozenset[str], list[Trial]] = defaultdict(list)
+        for trial in self.ranked:
+            found[frozenset(trial.params)].append(trial)
+        return sorted(found.values(), key=len, reverse=True)
+
+    def varying(self, name: str) -> list[Trial]:
+        """Trials of the tables in which a parameter takes several values.
+
+        Where a table holds it at one value, its trials are there for something else, and would be mixed with others.
+        """
+        return [
+            trial
+            for members in self.tables
+            if name in members[0].params and len({key(each.params[name]) for each in members}) > 1
+            for trial in members
+        ]
 
     @property
     def compared(self) -> list[Parameter]:

@@ -69,10 +69,11 @@ def train(
         return found
     writer = Writer(store, where)
     files, stats = _run_here(training, writer) if config.num_workers == 0 else _run_workers(training, writer)
+    best = stats["best_dev_loss"]
     logger.info(
         "training %s: %d + %d examples, %d too long for a row; best dev loss %s at step %d",
         *(label, stats["train_examples"], stats["dev_examples"], stats["too_long"]),
-        *(stats["best_dev_loss"], stats["best_step"]),
+        *("unknown" if best is None else f"{best:.4f}", stats["best_step"]),
     )
     return writer.commit(files, stats)
 
@@ -162,9 +163,11 @@ def train_and_save(training: Training, directory: Path, device: Any) -> dict[str
     import torch
     import torch.distributed as dist
     from transformers import AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     from retort.training.loop import fit
 
+    disable_progress_bar()  # of reading and writing weights, in the log of a cluster
     config = training.config
     model = load_model(training.base, training.revision, training.init, config).to(device)
     tokenizer: Any = AutoTokenizer.from_pretrained(models.locate(training.base), revision=training.revision)
