@@ -6,6 +6,7 @@ import math
 import random
 import re
 import shlex
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,12 +22,12 @@ from retort.intervals import wilson
 from retort.loading import load
 from retort.report.blocks import Figure, Figures, Listing, Remark, Section, Table
 from retort.report.contents import Contents, open_run
-from retort.report.effects import Pairs, estimate, having, pairs, told
+from retort.report.effects import Pairs, estimate, having, judged, pairs, told
 from retort.report.importance import Importance, importance
 from retort.report.page import compose, render
 from retort.report.recipes import recipe_text
 from retort.report.sweeps import sweeps
-from retort.report.trials import Sweep, open_sweep
+from retort.report.trials import Sweep, Trial, open_sweep
 from retort.run import Run
 from retort.run import index as index_of
 from retort.store.artifacts import Address, Writer
@@ -34,6 +35,7 @@ from retort.store.hashing import digest
 from retort.store.local import LocalStore
 from test_report import check_plots, chromium, distilled, watched
 
+DEMO = Path(__file__).parent.parent / "jobs/recipes/demo-sweep.toml"
 PROBLEMS = 200
 RECIPE: dict[str, Any] = {
     "name": "swept",
@@ -162,6 +164,7 @@ def contents_of(
     rows: Sequence[dict[str, Any]],
     space: Sequence[dict[str, Any]] = GRID,
     tested: Sequence[dict[str, Any]] = (),
+    stats: Mapping[str, Any] | None = None,
     **config: Any,
 ) -> Contents:
     """A run whose index has a sweep of some trials, opened; `tested` are scores of the best."""
@@ -171,7 +174,7 @@ def contents_of(
     settings = {"student": "cot", "metric": metric, "space": space, "searcher": "grid", "scheduler": "none"} | config
     writer = Writer(store, Address("sweep", 1, settings, {"trials": [row["id"] for row in rows]}))
     files = [writer.put_lines("trials.jsonl", rows), writer.put_lines("tested.jsonl", tested)]
-    run.keep("sweep", "ledger", writer.commit(files, {"trials": len(rows)}))
+    run.keep("sweep", "ledger", writer.commit(files, {"trials": len(rows), **(stats or {})}))
     return open_run(store, index_of(run))
 
 
@@ -237,6 +240,12 @@ def scores(*correct: int) -> list[Score]:
     return [Score(**score("greedy", each)) for each in correct]
 
 
+def scored(params: Sequence[dict[str, Any]], correct: Sequence[int]) -> list[tuple[Trial, Score]]:
+    """Trials of these parameters with what they scored."""
+    made = [Trial(str(n), each, "finished", None, (), 6, None, (), 1.0, "cot") for n, each in enumerate(params)]
+    return list(zip(made, scores(*correct), strict=True))
+
+
 @pytest.mark.parametrize(
     ("correct", "kind", "value", "low", "high"),
     [
@@ -250,7 +259,7 @@ def scores(*correct: int) -> list[Score]:
 def test_an_estimate_says_how_far_it_is_known_and_by_what(
     correct: list[int], kind: str, value: float, low: float, high: float
 ):
-    made = estimate(scores(*correct))
+    made = estimate(scored([{"training.seed": seed} for seed in range(len(correct))], correct))
     assert (made.kind, made.trials) == (kind, len(correct))
     assert (made.value, made.low, made.high) == pytest.approx((value, low, high), abs=1e-5)
 
@@ -268,7 +277,77 @@ def test_an_estimate_says_how_far_it_is_known_and_by_what(
     ],
 )
 def test_a_difference_is_claimed_only_where_an_interval_holds_no_zero(first: list[int], second: list[int], words: str):
-    assert told("30", "1", Pairs(tuple(zip(scores(*first), scores(*second), strict=True)))) == words
+    met = tuple(zip(scores(*first), scores(*second), strict=True))
+    assert told("30", "1", Pairs(met, tuple(map(str, range(len(met)))))) == words
+
+
+def test_what_was_swept_besides_the_seed_is_no_chance():
+    """Four sample counts of three seeds are three draws of a difference, and no twelve."""
+    counts, seeds = (1, 4, 16, 30), range(3)
+    params = [{"selection.num_chains": chains, "training.seed": seed} for chains in counts for seed in seeds]
+    right = [place * 20 + seed for place in range(4) for seed in seeds]
+    made = estimate(scored(params, right))
+    assert (made.kind, made.low, made.high) == ("range", 0.0, 62 / PROBLEMS)
+    other = scores(*(each + 10 + 2 * (number % 3) for number, each in enumerate(right)))
+    found = Pairs(tuple(zip(other, scores(*right), strict=True)), tuple(str(number % 3) for number in range(12)))
+    assert found.by_seed == pytest.approx([0.05, 0.06, 0.07])
+    assert told("all", "correct", found).endswith("(+3.5 to +8.5, 12 pairs of 3 seeds)")
+    alone = Pairs(found.scores, ("0",) * 12)
+    assert (alone.interval, judged(alone)) == (None, "few")
+
+
+def test_a_trial_is_shown_by_the_score_that_it_is_ranked_by(tmp_path: Path):
+    rows = [trial({"thoughts": thoughts}, 60, 60) for thoughts in (["cot"], ["pot", "cot"])]
+    rows[1]["thought"], rows[1]["value"] = "pot", 0.6
+    rows[1]["scores"] += [each | {"thought": "pot", "correct": 120, "accuracy": 0.6} for each in rows[1]["scores"]]
+    swept = opened_sweep(contents_of(tmp_path, rows, [{"thoughts": [["cot"], ["pot", "cot"]]}]))
+    best = swept.score(swept.ranked[0], "maj@8")
+    assert best is not None
+    assert (best.thought, best.accuracy) == ("pot", swept.ranked[0].value)
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_the_recipe_of_a_sweep_on_the_page_starts_the_same_one(tmp_path: Path, searched: bool):
+    ranges = 'sweep.space={ training.learning_rate = { low = 1e-4, high = 1e-2, log = true }, thoughts = [["cot"]] }'
+    overrides = ["sweep.searcher=tpe", "sweep.trials=3", ranges] if searched else []
+    recipe = load(DEMO, overrides)
+    fields = recipe.model_dump(mode="json", exclude={"store"})
+    again = Recipe.model_validate(tomllib.loads(recipe_text(fields)))
+    assert again.model_dump(mode="json", exclude={"store"}) == fields
+
+
+def test_tables_of_the_same_fields_are_kept_apart(tmp_path: Path):
+    space = [
+        {"selection.num_chains": [1, 30], "selection.pick": ["first"], "training.seed": [0, 1, 2]},
+        {"selection.num_chains": [30], "selection.pick": ["random", "likely"], "training.seed": [0, 1, 2]},
+    ]
+    rows = [
+        trial(dict(zip(table, values, strict=True)), 60, 60)
+        for table in space
+        for values in itertools.product(*table.values())
+    ]
+    swept = opened_sweep(contents_of(tmp_path, rows, space))
+    assert [len(members) for members in swept.tables] == [6, 6]
+    (chains,) = [each for each in swept.parameters if each.name == "selection.num_chains"]
+    assert [len(having(swept, chains, level, "greedy")) for level in range(2)] == [3, 3]
+
+
+def test_importance_is_not_read_off_noise(tmp_path: Path):
+    drawn = random.Random(5)
+    rows = [
+        trial({"selection.rule": rule, "selection.pick": pick, "training.seed": seed}, 60, drawn.randrange(60, 140))
+        for rule in ("correct", "all")
+        for pick in ("first", "random")
+        for seed in range(3)
+    ]
+    space = [{"selection.rule": ["correct", "all"], "selection.pick": ["first", "random"], "training.seed": [0, 1, 2]}]
+    assert "no better than their mean" in str(importance(opened_sweep(contents_of(tmp_path, rows, space))))
+
+
+def test_trials_that_failed_are_told_of(tmp_path: Path):
+    (section,) = sweeps(contents_of(tmp_path, grid()[:24], stats={"wanted": 30, "failures": {"a1": "no chains"}}))
+    assert "24 of 30 trials (searcher grid)" in told_by(section)
+    assert "1 failed, the first for: no chains." in told_by(section)
 
 
 def test_pairs_are_of_trials_alike_in_all_else(swept: Sweep):
@@ -310,7 +389,7 @@ def test_accuracy_stands_against_the_number_of_chains_for_each_decode_and_rule(s
         assert [text for text in texts_of(figure) if text.isdigit()] == ["1", "4", "16", "30"]
         assert figure.legend == (("rule = correct", "blue"), ("rule = all", "orange"))
         assert "The trials of a point differ in their seed alone." in figure.caption
-        assert "Intervals: Student's t over the trials of a point." in figure.caption
+        assert "Bars: Student's t over the seeds of a point." in figure.caption
         assert figure.caption.count("num_chains = 30 is ahead of 1 by") == 2
         percents.append({text for text in texts_of(figure) if "%" in text})
     assert percents[0] == percents[1]  # one scale, so that decodes can be compared
@@ -455,7 +534,7 @@ def test_a_run_without_a_sweep_has_no_section_and_one_without_scores_says_so(tmp
     assert sweeps(Contents(contents.run, {})) == []
     only = contents_of(tmp_path, [stopped({"selection.num_chains": 4}, 100)])
     (section,) = sweeps(only)
-    assert told_by(section) == "None of 1 trials has a score, so that nothing can be compared."
+    assert "None of 1 trials has a score, so that nothing can be compared." in told_by(section)
     assert table_of(section)[0]["state"] == "stopped"
 
 

@@ -1,6 +1,8 @@
 """Sampling: what is wanted is sampled once, durable in time, and grows without buying anything twice."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -204,3 +206,35 @@ def test_a_rollout_is_part_of_its_pools_identity_and_a_plain_one_is_not() -> Non
     made = [Model("replay", (config, config), rollout).identity() for rollout in others]
     assert len({digest(identity) for identity in [plain, *made]}) == 5
     assert all(identity["rollout"]["version"] == rollouts.VERSION for identity in made)
+
+
+def test_an_engine_gets_the_gpu_that_ray_has(tmp_path: Path) -> None:
+    """Ray hands out GPUs by number, whether a machine has them or not."""
+    script = tmp_path / "job.py"
+    script.write_text(ON_A_GPU)
+    ran = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.split() == ["12", "12"]
+
+
+ON_A_GPU = """
+import sys
+import ray
+from retort.engines import hf
+from retort.engines.interface import SamplingDistribution
+from retort.prompts import render
+from retort.sampling import Model, SamplingConfig, plan, sample
+from retort.store import open_store
+from retort.tasks import arithmetic
+from retort.thoughts import cues
+from retort.verification import VerificationConfig
+
+ray.init(num_cpus=2, num_gpus=1, include_dashboard=False)
+model = Model("hf", (hf.Config(model="shipped:student", dtype="float32"),))
+assert model.configs[0].num_gpus(has_gpus=True) == 1
+warm = SamplingDistribution(temperature=1.0)
+problems = arithmetic.load(arithmetic.Config(id="arithmetic", train=6, dev=0, test=0))
+wanted = plan(problems, "cot", model.pool(open_store(sys.argv[1]), warm), 2, 8, lambda each, _: render(each, cues.COT))
+(done,) = sample(model, [(wanted, warm)], SamplingConfig(), "tiny", VerificationConfig())
+print(done.wanted, done.sampled)
+"""

@@ -315,6 +315,15 @@ def test_a_larger_label_fraction_holds_a_smaller_one(small: float, large: float,
     assert left_out(shuffled, {}, SelectionConfig(label_fraction=small, seed=seed)) == few
 
 
+def test_every_task_keeps_its_share_of_labels_whatever_else_a_corpus_has():
+    one = problems(20)
+    other = [replace(problem, id=f"other/{problem.id}", task="other") for problem in problems(5)]
+    config = SelectionConfig(label_fraction=0.2)
+    together = left_out([*one, *other], {}, config)
+    assert together == left_out(one, {}, config) | left_out(other, {}, config)
+    assert sum(problem_id.startswith("other/") for problem_id in together) == 4
+
+
 def test_other_seeds_label_other_problems():
     halves = [left_out(problems(20), {}, SelectionConfig(label_fraction=0.5, seed=seed)) for seed in range(5)]
     assert len({tuple(sorted(half)) for half in halves}) == 5

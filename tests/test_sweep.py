@@ -10,6 +10,7 @@ from retort.store import open_store
 from retort.store.artifacts import Artifact, open_artifact
 from retort.store.gc import garbage, runs
 from retort.sweep import driver, ledger
+from retort.sweep.study import study_name
 from sweeping import NUM_CHAINS, NUM_PROBLEMS, write_sweep
 
 NO_PROBLEM = "{ selection.num_chains = [1], selection.min_pass_rate = [0.9], selection.max_pass_rate = [0.95] }"
@@ -37,7 +38,8 @@ def entries(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_trial_is_entered_with_what_it_scored(folder: Path) -> None:
-    rows = ledger.rows(open_store(str(folder / "store")), "test")
+    store = open_store(str(folder / "store"))
+    rows = ledger.rows(store, "test")
     assert {row.params["selection.rule"] for row in rows.values()} == {"correct", "all"}
     for row in rows.values():
         assert (row.state, row.step, row.params["selection.num_chains"]) == ("finished", 6, 1)
@@ -45,10 +47,10 @@ def test_a_trial_is_entered_with_what_it_scored(folder: Path) -> None:
         assert row.dev_loss == min(loss for _, loss in row.curve)
         (score,) = row.scores
         assert (score["thought"], score["decode"], score["accuracy"]) == ("cot", "greedy", row.value)
-        made = open_artifact(open_store(str(folder / "store")), str(row.run))
+        made = open_artifact(store, str(row.run))
         assert made is not None
         assert made.manifest["config"]["name"] == f"test-{row.id}"
-        (events,) = (folder / "home/retort/tune/test" / row.id).glob("events.out.tfevents.*")
+        (events,) = (folder / "home/retort/tune" / study_name("test", store.uri) / row.id).glob("events.out.tfevents.*")
         assert b"dev_loss" in events.read_bytes(), "what TensorBoard reads"
 
 

@@ -10,11 +10,13 @@ from retort.config import Recipe
 from retort.loading import load
 from retort.planning import teacher_plans
 from retort.run import prepare
-from retort.store import open_store
+from retort.store import Store, open_store
 from retort.sweep import ledger
+from retort.sweep.checks import check
 from retort.sweep.config import Range, Space
 from retort.sweep.driver import Sweep, for_sampling, with_sample_counts
-from retort.sweep.space import check, contains, corpora, drawn, grid, trial_recipe
+from retort.sweep.ledger import Row
+from retort.sweep.space import contains, corpora, drawn, grid, num_points, trial_recipe
 from sweeping import write_sweep
 
 
@@ -66,6 +68,31 @@ def swept(recipe_file: Path, *overrides: str) -> Recipe:
         ('decode = "maj@3", space = { training.seed = [1] }', "sweep.decode: 'maj@3'"),
         ('searcher = "hyper", space = { training.seed = [1] }', "sweep.searcher = 'hyper': expected one"),
         ("max_concurrent = 0, space = { training.seed = [1] }", "sweep.max_concurrent = 0"),
+        ('space = { selection.num_chains = ["1"] }', "selection.num_chains = '1', which reads as 1; expected that"),
+        ("space = { training.seed = [true] }", "training.seed = True, which reads as 1"),
+        ("space = { training.seed = [-1] }", "expected each from 0 to 2**32 - 1"),
+        ('space = { selection = [{ rule = "all" }] }', "selection: is a table; expected its fields"),
+        ("space = { training.num_workers = [1] }", "training.num_workers: makes no difference to a student"),
+        (
+            "grace_steps = 2, space = { training.seed = [1] }",
+            "grace_steps = 2 is of scheduler 'asha'",
+        ),
+        (
+            'scheduler = "asha", grace_steps = 6, space = { training.seed = [1] }',
+            "sweep.grace_steps = 6, trials have 6",
+        ),
+        (
+            'scheduler = "asha", space = { training.steps = [1, 2] }',
+            "at its last step alone (dev_every = 2, steps = 2)",
+        ),
+        ('searcher = "tpe", trials = 3, space = { training.seed = [0, 1] }', "the space has 2 points"),
+        ("seed = -1, space = { training.seed = [1] }", "sweep.seed = -1"),
+        ('study = "postgresql://ann:pw@db/x", space = { training.seed = [1] }', "got an address with a password"),
+        (
+            'searcher = "random", trials = 30, space = { selection.min_pass_rate = { low = 0.0, high = 0.8 }, '
+            "selection.max_pass_rate = { low = 0.2, high = 1.0 } }",
+            "min_pass_rate",
+        ),
         ("size = 3, space = { training.seed = [1] }", "sweep.size: unknown key"),
     ],
 )
@@ -77,6 +104,8 @@ def test_a_wrong_table_is_refused_in_one_line(recipe_file: Path, fields: str, to
 
 
 def test_what_a_trial_could_not_be_is_refused(recipe_file: Path) -> None:
+    with pytest.raises(ValueError, match="would keep the GPU that its evaluation waits for"):
+        swept(recipe_file, "student.cot.training.gpus_per_worker=1")
     with pytest.raises(ValueError, match=r"seeds = \[0, 1\]: a trial has one seed"):
         swept(recipe_file, "student.cot.training.seeds=[0, 1]")
     swept(recipe_file, "student.cot.training.seeds=[0, 1]", "sweep.space.training.seed=[0, 1]")
@@ -127,6 +156,19 @@ def test_points_lie_in_a_table_or_outside(params: dict[str, Any], is_inside: boo
     assert contains({"rate": Range(low=0.1, high=1.0), "n": Range(low=1, high=9, step=2)}, params) is is_inside
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(0.5, 0.9, 0.1), (0.1, 0.5, 0.05), (0.0, 0.3, 0.1), (1e-4, 1e-3, 1e-4)]
+)
+def test_numbers_a_step_apart_lie_in_their_range(low: float, high: float, step: float) -> None:
+    table: Space = {"x": Range(low=low, high=high, step=step)}
+    size = num_points(table)
+    assert size == round((high - low) / step) + 1
+    points = drawn(table, int(size), seed=0)
+    assert len(points) == size
+    assert all(contains(table, params) for params in points)
+    assert not contains(table, {"x": low + step / 2})
+
+
 def identify(recipe: Recipe, **params: Any) -> str:
     dotted = {name.replace("__", "."): value for name, value in params.items()}
     return ledger.identity(trial_recipe(recipe, dotted))
@@ -165,6 +207,7 @@ def test_a_trial_is_another_where_anything_that_decides_its_result_is(recipe_fil
                 "evaluation.max_new_tokens=9",
                 'evaluation.decodes=["greedy", "maj@3"]',
                 "verification.relative_tolerance=0.5",
+                'evaluation.engine.quantization="fp8"',
             )
         ),
     ]
@@ -183,6 +226,30 @@ def test_chains_for_the_largest_trial_are_drawn_and_no_more(recipe_file: Path) -
     assert set(teacher_plans(run, recipe.teacher[0], with_references=True)) == {"cot[:3]", "cot[:1]"}
     kept = with_sample_counts(swept(recipe_file, "corpus.chains.selection.num_chains=4"))
     assert kept.find_corpus("chains").selection.num_chains == 4, "a recipe that says so itself"
+    tables = "sweep.space=[{ selection.num_chains = [1, 3] }, { training.seed = [5] }]"
+    left = with_sample_counts(swept(recipe_file, tables))
+    assert left.find_corpus("chains").selection.num_chains is None, "some trials look at all that there are"
+
+
+def test_a_space_of_one_more_field_keeps_the_trials_that_had_what_the_recipe_has(recipe_file: Path) -> None:
+    narrow = Sweep(load(recipe_file), open_store(load(recipe_file).store))
+    for name, params in narrow.named.items():
+        ledger.put(narrow.store, "test", Row(name, params, "finished", None, 0.5, [], 6, 0.5, [], 1.0, 2.0))
+    wide = Sweep(load(recipe_file, ["sweep.space.training.seed=[0, 1]"]), narrow.store)
+    assert (wide.num_trials, set(wide.ended())) == (8, set(narrow.named))
+    assert all(row.params["training.seed"] == 0 for row in wide.ended().values())
+    proposed = {"sweep.searcher=tpe", "sweep.trials=8", "sweep.space.training.seed=[0, 1]"}
+    assert set(Sweep(load(recipe_file, sorted(proposed)), narrow.store).ended()) == set(narrow.named)
+
+
+def test_entries_of_a_newer_release_are_refused_and_ties_are_broken_by_id(store: Store) -> None:
+    rows = {name: Row(name, {}, "finished", None, 0.5, [], 6, 0.5, [], 1.0, at) for name, at in (("b", 1), ("a", 2))}
+    best = ledger.best(rows)
+    assert best is not None
+    assert best.id == "a", "whichever ended first"
+    store.put(f"{ledger.folder('test')}c.json", b'{"format": 2}')
+    with pytest.raises(ValueError, match=r"c\.json has format 2; expected 1: upgrade retort"):
+        ledger.rows(store, "test")
 
 
 def test_a_wider_space_keeps_the_trials_of_a_narrower_one(recipe_file: Path) -> None:

@@ -13,7 +13,7 @@ from retort.store.hashing import digest
 from retort.sweep import ledger
 from retort.sweep.config import SweepConfig
 from retort.sweep.ledger import Row
-from retort.sweep.study import belonging, missing, rebuild
+from retort.sweep.study import belonging, rebuild
 from retort.sweep.tuning import Proposals
 
 STATES = optuna.trial.TrialState
@@ -41,6 +41,8 @@ def rate(value: float, thoughts: list[str] | None = None) -> dict[str, Any]:
     return {"training.learning_rate": value, "thoughts": thoughts or ["cot"]}
 
 
+own: dict[str, Any] = {"training.seed": 0, "thoughts": ["cot"], "training.learning_rate": 1e-3}
+"""What the recipe has."""
 ROWS = [row(rate(1e-3), 0.4), row(rate(2e-3, ["pot", "cot"]), 0.6), row(rate(3e-4), None)]
 
 
@@ -150,7 +152,18 @@ def test_an_entry_stays_as_it_was_first_made(store: Store) -> None:
 def test_entries_of_other_spaces_and_recipes_are_left_aside() -> None:
     rows = {each.id: each for each in (*ROWS, row(rate(0.5), 0.9), row({"training.seed": 1}, 0.1))}
     space = config().space
-    assert set(belonging(rows, space, identify)) == {each.id for each in ROWS}
-    assert belonging(rows, space, lambda params: "of another recipe") == {}
-    points = [each.params for each in ROWS] + [rate(5e-3), rate(5e-3)]
-    assert missing(points, identify, {ROWS[0].id: ROWS[0]}) == [ROWS[1].params, ROWS[2].params, rate(5e-3)]
+    assert set(belonging(rows, space, identify, own.get)) == {each.id for each in ROWS}
+    assert belonging(rows, space, lambda params: "of another recipe", own.get) == {}
+
+
+def test_an_entry_of_a_table_that_left_a_field_to_the_recipe_belongs_to_one_that_names_it() -> None:
+    """A trial's id is of its whole recipe: it stays the same where the space names what the recipe had anyway."""
+
+    def of_whole(params: dict[str, Any]) -> str:
+        return identify(own | params)
+
+    narrow = row({"training.learning_rate": 1e-3}, 0.4)
+    rows = {of_whole(narrow.params): narrow}
+    found = belonging(rows, config().space, of_whole, own.get)
+    assert [each.params for each in found.values()] == [rate(1e-3, ["cot"])]
+    assert belonging(rows, config(space={"thoughts": [["pot"]]}).space, of_whole, own.get) == {}

@@ -85,6 +85,12 @@ def test_two_workers_follow_the_loss_of_one(store: Store, ray_session: None) -> 
             assert double["dev_loss"] == pytest.approx(single["dev_loss"], rel=1e-4)
 
 
+def test_what_is_wrong_with_settings_is_one_line_through_a_worker_too(store: Store, ray_session: None) -> None:
+    config = CONFIG.model_copy(update={"row_tokens": 16, "steps": 2})
+    with pytest.raises(ValueError, match="no training examples: expected at least one"):
+        run(store, config)
+
+
 def test_an_example_longer_than_a_row_is_left_out_and_counted(store: Store, ray_session: None) -> None:
     config = CONFIG.model_copy(update={"row_tokens": 96, "steps": 2})
     made = run(store, config, chains(store, train_count=40))

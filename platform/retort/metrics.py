@@ -109,22 +109,28 @@ class SweepMetrics:
             for name, text in SWEEP_GAUGES.items()
         }
         self._values: dict[str, float] = {}
+        self._running: dict[str, tuple[int, float]] = {}
+        """Of trials under way: the last step and dev loss."""
 
     def states(self, numbers: Mapping[str, int]) -> None:
-        """How many trials are in each state, and the values so far: to be said at least every 10 s."""
+        """How many trials are in each state, and what is known of each: to be said at least every 10 s."""
         for state in ("running", "finished", "stopped", "failed"):
             self._gauges["trials"].set(numbers.get(state, 0), {"sweep": self._sweep, "state": state})
         for trial, value in self._values.items():
             self._set("trial_value", trial, value)
+        for trial, (step, dev_loss) in self._running.items():
+            self._set("trial_step", trial, step)
+            self._set("trial_dev_loss", trial, dev_loss)
 
     def measured(self, trial: str, step: int, dev_loss: float) -> None:
         """A dev loss."""
-        self._set("trial_step", trial, step)
-        self._set("trial_dev_loss", trial, dev_loss)
+        self._running[trial] = step, dev_loss
 
-    def ended(self, trial: str, value: float) -> None:
-        """A trial finished."""
-        self._values[trial] = value
+    def ended(self, trial: str, value: float | None) -> None:
+        """A trial finished, or was stopped or failed, which leaves no value."""
+        self._running.pop(trial, None)
+        if value is not None:
+            self._values[trial] = value
 
     def _set(self, name: str, trial: str, value: float) -> None:
         self._gauges[name].set(value, {"sweep": self._sweep, "trial": trial})

@@ -61,8 +61,9 @@ def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = Fal
     if until == "curate":
         return run
     for student in recipe.student:
-        for name, role, seed in student_parts(student):
-            run.keep("checkpoint", name, train_part(run, student, name, role, seed, tells_tune))
+        for number, (name, role, seed) in enumerate(student_parts(student)):
+            # Of a pair the first tells: the losses of two models are no curve.
+            run.keep("checkpoint", name, train_part(run, student, name, role, seed, tells_tune and number == 0))
     if until == "train":
         return run
     for teacher in recipe.teacher:

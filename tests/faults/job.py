@@ -115,6 +115,12 @@ class Job:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        assert self._process is not None
+        self.family()
+        self._process.send_signal(signal.SIGINT)
+
     def end_agents(self) -> None:
         """End the agents of a Ray that is gone."""
         end([member for member in self.family() if title_of(member).startswith(AGENTS)])

@@ -48,6 +48,7 @@ def kill_thrice(folder: Path, recipe_file: Path, kinds: list[str], seed: int) ->
             time.sleep(rng.uniform(0, 8))
             before = {name: json.dumps(compared(row)) for name, row in ledger_of(recipe_file).items()}
             if kind == "driver":
+                assert job.is_running, "it had ended: nothing was killed"
                 job.kill()
                 job.end_agents()
                 job.start()
@@ -100,6 +101,24 @@ def test_tpe_with_asha_that_is_killed_ends_with_its_number_of_trials(tmp_path: P
     found = ledger_of(recipe_file)
     assert len(found) == 8
     assert any(row.state == "finished" for row in found.values())
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_says_so_and_goes_on(tmp_path: Path) -> None:
+    recipe_file = write_sweep(tmp_path)
+    with Job(tmp_path, recipe_file, environment={"XDG_DATA_HOME": str(tmp_path / "home")}) as job:
+        job.start()
+        job.until(lambda: len(ledger_of(recipe_file)) > 0, "a trial ended")
+        job.interrupt()
+        assert job.wait() == 130, job.output[-3000:]
+        assert "interrupted; the same command goes on from here" in job.output
+        assert not list((tmp_path / "store/artifacts").glob("report/*/manifest.json")), "a page that looks final"
+        assert len(ledger_of(recipe_file)) < 4
+        job.end_agents()
+        job.start()
+        assert job.wait(600) == 0, job.output[-3000:]
+        assert len(ledger_of(recipe_file)) == 4
+        check_no_trial_ran_twice(job, recipe_file)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from retort.report.effects import Pairs, Scored, having, judged, pairs
 from retort.report.findings import LEVEL
 from retort.report.formatting import count, points, probability
 from retort.report.placing import Placed, setting_of
-from retort.report.trials import NUM_CHAINS, Parameter, Sweep, Trial, open_sweep
+from retort.report.trials import NUM_CHAINS, SEED, Parameter, Sweep, Trial, key, open_sweep
 
 MARGIN = 0.03
 """Within this a difference is about zero: more than the most that SCoTD reports where voting is no help (2.2 points),
@@ -216,8 +216,9 @@ def _is_of(trial: Trial, corpus: Mapping[str, Any], side: Side) -> bool:
 def _decoded(sweep: Sweep, most: Sequence[Scored], least: Sequence[Scored], decode: str) -> Pairs:
     """Trials beside themselves under another decode: those of the most chains that have a twin of the least."""
     twins = {trial.rest(NUM_CHAINS) for trial, _ in least}
-    both = [(score, sweep.score(trial, decode)) for trial, score in most if trial.rest(NUM_CHAINS) in twins]
-    return Pairs(tuple((score, other) for score, other in both if other is not None))
+    both = [(trial, score, sweep.score(trial, decode)) for trial, score in most if trial.rest(NUM_CHAINS) in twins]
+    met = [(trial, (score, other)) for trial, score, other in both if other is not None]
+    return Pairs(tuple(each for _, each in met), tuple(key(trial.params.get(SEED)) for trial, _ in met))
 
 
 def _judge(expected: Expected, found: Pairs) -> Verdict:

@@ -1,7 +1,8 @@
 """What a swept parameter does: accuracy at each of its levels with an interval, and pairs of trials alike in all else.
 
     estimate of 3 seeds          mean, and Student's t on them
-    pairs of 30 and 1 chains     each two trials that differ in nothing else: mean difference, Student's t on the pairs
+    pairs of 30 and 1 chains     each two trials that differ in nothing else: their mean difference for each seed,
+                                 Student's t on the seeds: what else was swept was not drawn by chance
 
 A searcher that moves all parameters at once makes no pairs; what lies between two levels then may be owed to another
 parameter, and nothing is said of them.
@@ -16,7 +17,7 @@ from typing import Literal
 from retort.evaluation import Score
 from retort.report.findings import listed
 from retort.report.formatting import count, interval, points
-from retort.report.trials import SEED, Parameter, Sweep, Trial
+from retort.report.trials import SEED, Parameter, Sweep, Trial, key
 
 LEVEL_T = 0.975
 """Quantile of a 95% interval of two sides."""
@@ -27,8 +28,8 @@ Fate = Literal["ahead", "behind", "open", "few", "unpaired"]
 Scored = tuple[Trial, Score]
 Kind = Literal["t", "range", "wilson"]
 KIND_WORDS: dict[Kind, str] = {
-    "t": "Student's t over the trials of a point",
-    "range": "from the lower to the higher where there are two trials, which is no interval",
+    "t": "Student's t over the seeds of a point",
+    "range": "from the lowest to the highest of two trials, or of trials that differ in more than the seed",
     "wilson": "Wilson's where there is one trial, or all are equal",
 }
 
@@ -49,6 +50,8 @@ class Pairs:
     """Two levels by the trials that differ in nothing else: the scores of each pair, the first level's first."""
 
     scores: tuple[tuple[Score, Score], ...]
+    seeds: tuple[str, ...]
+    """The seed of each pair; one for all where seeds are not swept."""
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -56,26 +59,39 @@ class Pairs:
         return tuple(round(first.accuracy - second.accuracy, 12) for first, second in self.scores)
 
     @property
+    def by_seed(self) -> list[float]:
+        """The mean difference of each seed."""
+        of_seed: dict[str, list[float]] = {}
+        for seed, difference in zip(self.seeds, self.differences, strict=True):
+            of_seed.setdefault(seed, []).append(difference)
+        return [round(statistics.fmean(each), 12) for each in of_seed.values()]
+
+    @property
     def mean(self) -> float:
-        return statistics.fmean(self.differences)
+        return statistics.fmean(self.by_seed)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's 95% interval of the mean; None from fewer than three pairs, or from pairs that do not vary."""
-        if len(self.differences) < 3 or len(set(self.differences)) == 1:
+        """Student's 95% interval of the mean over seeds; None from fewer than three, or where they do not vary."""
+        found = self.by_seed
+        if len(found) < 3 or len(set(found)) == 1:
             return None
-        half = _half(self.differences)
+        half = _half(found)
         return self.mean - half, self.mean + half
 
 
-def estimate(scores: Sequence[Score]) -> Estimate:
-    """The mean of at least one accuracy. Equal ones have no spread to go by: they are as sure as one of them is."""
+def estimate(scored: Sequence[Scored]) -> Estimate:
+    """The mean accuracy of at least one trial. Equal ones have no spread to go by: they are as sure as one of them is.
+
+    What was swept besides the seed was not drawn by chance: its spread is no uncertainty.
+    """
+    scores = [score for _, score in scored]
     values = [score.accuracy for score in scores]
     if len(set(values)) == 1:
         return Estimate(values[0], scores[0].low, scores[0].high, "wilson", len(values))
     mean = statistics.fmean(values)
-    if len(values) == 2:
-        return Estimate(mean, min(values), max(values), "range", 2)
+    if len(values) == 2 or len({trial.rest(SEED) for trial, _ in scored}) > 1:
+        return Estimate(mean, min(values), max(values), "range", len(values))
     half = _half(values)
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half), "t", len(values))
 
@@ -97,8 +113,11 @@ def having(sweep: Sweep, parameter: Parameter, level: int, decode: str) -> list[
 def pairs(parameter: Parameter, first: Sequence[Scored], second: Sequence[Scored]) -> Pairs:
     """Each trial of the first level beside the one of the second that is alike in all else."""
     others = {trial.rest(parameter.name): score for trial, score in second}
-    rests = [(score, trial.rest(parameter.name)) for trial, score in first]
-    return Pairs(tuple((score, others[rest]) for score, rest in rests if rest in others))
+    met = [(trial, score) for trial, score in first if trial.rest(parameter.name) in others]
+    return Pairs(
+        tuple((score, others[trial.rest(parameter.name)]) for trial, score in met),
+        tuple(key(trial.params.get(SEED)) for trial, _ in met),
+    )
 
 
 def judged(found: Pairs) -> Fate:
@@ -121,8 +140,9 @@ def judged(found: Pairs) -> Fate:
 def sure(found: Pairs) -> str:
     """How far the mean difference of pairs is known, in points: `+12.2 to +49.1, 3 pairs`."""
     low_to_high = "" if found.interval is None else f"{points(found.interval[0])} to {points(found.interval[1])}, "
-    num_pairs = len(found.scores)
-    return f"{low_to_high}{count(num_pairs)} pair{'s' * (num_pairs > 1)}"
+    num_pairs, num_seeds = len(found.scores), len(found.by_seed)
+    of_seeds = f" of {count(num_seeds)} seeds" if num_seeds not in (1, num_pairs) else ""
+    return f"{low_to_high}{count(num_pairs)} pair{'s' * (num_pairs > 1)}{of_seeds}"
 
 
 def told(first: str, second: str, found: Pairs) -> str:
@@ -205,7 +225,7 @@ def kinds(estimates: Iterable[Estimate]) -> str:
     """Which intervals a plot shows."""
     present = {each.kind for each in estimates}
     words = [text for kind, text in KIND_WORDS.items() if kind in present]
-    return f"Intervals: {'; '.join(words)}." if words else ""
+    return f"Bars: {'; '.join(words)}." if words else ""
 
 
 def level_text(found: Estimate) -> str:

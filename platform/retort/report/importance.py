@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 EVALUATOR = "fANOVA on a random forest of 64 trees, seed 0"
+FOREST = 256
+"""Trees, so that each trial is left out of many."""
 LEAST_TRIALS = 12
 TRIALS_A_PARAMETER = 4
 """Fewer trials than these leave the forest to guess; a rule of thumb, and not enough to make its shares exact."""
@@ -42,6 +44,8 @@ def importance(sweep: Sweep) -> Importance | str:
         return f"{len(trials)} trials with a score are too few for {len(used)} parameters; it takes {needed}"
     if len({trial.value for trial in trials}) == 1:
         return "all trials have the same score"
+    if _explained(trials, used) <= 0:
+        return "a forest that learns the scores of some trials predicts those of others no better than their mean"
     return Importance(_fanova(trials, used), len(trials))
 
 
@@ -53,6 +57,22 @@ def by_weight(sweep: Sweep, weighed: Importance | str) -> list[Parameter]:
 
 def _varies(parameter: Parameter, trials: Sequence[Trial]) -> bool:
     return len({key(trial.params[parameter.name]) for trial in trials if parameter.name in trial.params}) > 1
+
+
+def _explained(trials: Sequence[Trial], used: Sequence[Parameter]) -> float:
+    """The share of the variance of scores (R²) that a forest predicts of trials that it has not seen."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    rows = [[cell for each in used for cell in _cells(each, trial.params[each.name])] for trial in trials]
+    forest = RandomForestRegressor(n_estimators=FOREST, oob_score=True, random_state=0)
+    return float(forest.fit(rows, [trial.value for trial in trials]).oob_score_)
+
+
+def _cells(parameter: Parameter, value: Any) -> list[float]:
+    """A value as numbers: words as one for each of their levels."""
+    if parameter.is_number:
+        return [float(value)]
+    return [float(parameter.level(value) == level) for level in range(len(parameter.levels))]
 
 
 def _fanova(trials: Sequence[Trial], used: Sequence[Parameter]) -> dict[str, float]:

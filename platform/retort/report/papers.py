@@ -22,8 +22,8 @@ READING = (
     "Differences are of the first minus the second, in points. Students are compared by their first seeds on the same "
     "problems: the interval is Newcombe's for paired shares, McNemar's exact test must agree, and so must the means "
     "over seeds where there are several; of many chains and of votes the largest number stands for all. Trials are "
-    "compared in pairs that are alike in all else, with Student's interval over them. Nothing is corrected for the "
-    "number of comparisons."
+    "compared in pairs that are alike in all else, with Student's interval over their seeds. Nothing is corrected for "
+    "the number of comparisons."
 )
 LEVEL = (
     f"Level means within {100 * MARGIN:.0f} points, a margin of this page's own; few problems cannot show it, however "

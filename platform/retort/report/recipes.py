@@ -99,19 +99,22 @@ def _flat(element: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_tables(field: Any) -> bool:
-    return isinstance(field, list) and all(isinstance(element, dict) for element in field)
+    return isinstance(field, list) and field != [] and all(isinstance(element, dict) for element in field)
 
 
 def _lines(fields: Mapping[str, Any], path: str) -> str:
     """Keys and values, then tables in tables. What is None is left out: TOML has no word for it."""
-    is_top = not path
-    plain = {key: field for key, field in fields.items() if field is not None and not isinstance(field, dict)}
     text = "".join(
-        f"{_key(key)} = {toml(field)}\n" for key, field in plain.items() if not (is_top and _is_tables(field))
+        f"{_key(key)} = {toml(field)}\n"
+        for key, field in fields.items()
+        if field is not None and not isinstance(field, dict) and not _is_tables(field)
     )
-    for key, field in fields.items():
-        if isinstance(field, dict) and not is_top:
-            text += f"\n[{path}.{_key(key)}]\n{_lines(field, f'{path}.{_key(key)}')}"
+    for key, field in fields.items() if path else ():
+        name = f"{path}.{_key(key)}"
+        if isinstance(field, dict):
+            text += f"\n[{name}]\n{_lines(field, name)}"
+        elif _is_tables(field):
+            text += "".join(f"\n[[{name}]]\n{_lines(each, name)}" for each in field)
     return text
 
 

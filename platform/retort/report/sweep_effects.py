@@ -47,7 +47,7 @@ class Line:
 
     def estimates(self) -> dict[int, Estimate]:
         """What is known at each level that has trials."""
-        return {level: estimate([score for _, score in rows]) for level, rows in enumerate(self.levels) if rows}
+        return {level: estimate(rows) for level, rows in enumerate(self.levels) if rows}
 
 
 def plot_name(*parts: str) -> str:
@@ -97,7 +97,7 @@ def _along(
     lines: Sequence[Line],
     limits: tuple[float, float],
 ) -> Figure:
-    summary = f"Accuracy on {sweep.metric.task} against {parameter.called}, {decode}. {_ends(parameter, lines)}"
+    summary = f"Accuracy on {sweep.where} against {parameter.called}, {decode}. {_ends(parameter, lines)}"
     name = plot_name(parameter.name, decode)
     axis = CHAINS if parameter.name == NUM_CHAINS else parameter.called
     scale = sweep_plots.Scale(axis, list(zip(parameter.places, parameter.levels, strict=True)))
@@ -131,7 +131,7 @@ def table(sweep: Sweep) -> list[Table]:
                 cells = [ABSENT if each is None else stated(each) for each in made]
                 rows.append((*([word.rpartition(" = ")[2]] if split else []), chains, *cells))
     columns = [*([split.called] if split else []), parameter.called, *sweep.decodes]
-    title = f"Mean accuracy on {sweep.metric.task} by {parameter.called}"
+    title = f"Mean accuracy on {sweep.where} by {parameter.called}"
     return [Table(title, tuple(Column(each, is_number=each == parameter.called) for each in columns), tuple(rows))]
 
 
@@ -177,14 +177,14 @@ def _words(sweep: Sweep, parameter: Parameter) -> list[Figure]:
         for number, decode in enumerate(decodes):
             scored = having(sweep, parameter, level, decode)
             if scored:
-                made = estimate([score for _, score in scored])
+                made = estimate(scored)
                 estimates.append(made)
                 text = level_text(made)
                 name = word if number == 0 else ""
                 rows.append(plots.Interval(name, made.value, made.low, made.high, LINES[number], text))
     if not rows:
         return []
-    title = f"Accuracy on {sweep.metric.task} by {parameter.called}"
+    title = f"Accuracy on {sweep.where} by {parameter.called}"
     summary = f"{title}. {_beside(sweep, parameter)}".strip()
     name = plot_name(parameter.name)
     differ = "" if UNPAIRED in summary else varies(sweep, parameter, [])
@@ -207,7 +207,7 @@ def _beside(sweep: Sweep, parameter: Parameter) -> str:
     found = {word: pairs(parameter, rows, scored[usual]) for word, rows in scored.items() if word != usual}
     if all(each.scores for each in found.values()):
         return grouped(f"{usual}, in points of {sweep.metric.decode}", found)
-    made = {word: estimate([score for _, score in rows]) for word, rows in scored.items()}
+    made = {word: estimate(rows) for word, rows in scored.items()}
     clauses = [apart(word, usual, made[word], made[usual]) for word in found]
     return f"Under {sweep.metric.decode} {'; '.join(clauses)}.{UNPAIRED}"
 
@@ -228,14 +228,14 @@ def _cells(sweep: Sweep, across: Parameter, down: Parameter) -> Cells:
     for x in range(len(across.levels)):
         columns = having(sweep, across, x, sweep.metric.decode)
         for y in range(len(down.levels)):
-            scores = [score for trial, score in columns if _at(trial.params, down, y)]
-            if scores:
-                found[x, y] = estimate(scores)
+            scored = [row for row in columns if _at(row[0].params, down, y)]
+            if scored:
+                found[x, y] = estimate(scored)
     return found
 
 
 def _map(sweep: Sweep, across: Parameter, down: Parameter, cells: Cells) -> Figure:
-    title = f"Mean accuracy on {sweep.metric.task}, {sweep.metric.decode}, by {down.called} and {across.called}"
+    title = f"Mean accuracy on {sweep.where}, {sweep.metric.decode}, by {down.called} and {across.called}"
     summary = f"{title}. {_highest(across, down, cells)}"
     name = plot_name("heat")
     svg = sweep_plots.heat(

@@ -23,10 +23,14 @@ SALT = (
 )
 READING = (
     "A difference of two levels is the mean over pairs of trials that are alike in all else, the seed among it, with "
-    "Student's 95% interval over the pairs; it is claimed where that interval holds no zero. A single pair, or levels "
-    "without any, are judged by whether their intervals overlap; two pairs, or pairs all alike, are not judged. "
-    "Intervals over trials tell how far training varies, Wilson's how far the test problems do; all trials answered "
-    "the same problems. Nothing is corrected for the number of comparisons."
+    "Student's 95% interval over the means of seeds; it is claimed where that interval holds no zero. A single pair, "
+    "or levels without any, are judged by whether their intervals overlap; two seeds, or seeds all alike, are not "
+    "judged. Intervals over seeds tell how far training varies, Wilson's how far the test problems do; all trials "
+    "answered the same problems. Nothing is corrected for the number of comparisons."
+)
+STOPPED = (
+    "Trials that were stopped early have no score, and were stopped for the worse dev losses: means and pairs are of "
+    "those that were not, which flatters the levels that lost most. Dev losses on other corpora are of other chains."
 )
 SEARCHED = (
     "The {searcher} searcher tried more of what looked good, so that the trials at one level are not like those at "
@@ -40,12 +44,14 @@ def sweeps(contents: Contents) -> list[Section]:
     if sweep is None:
         return []
     if not sweep.ranked:
-        none = f"None of {count(len(sweep.trials))} trials has a score, so that nothing can be compared."
-        return [Section("sweep", "Sweep", (Remark(none, is_finding=True), *_trials(sweep)))]
+        none = f"None of {count(sweep.num_wanted)} trials has a score, so that nothing can be compared."
+        return [Section("sweep", "Sweep", (Remark(none, is_finding=True), Remark(_whole(sweep)), *_trials(sweep)))]
     weighed = importance(sweep)
-    blocks: list[Block] = [Remark(_best(sweep), is_finding=True), Remark(_whole(sweep)), Remark(SALT)]
+    blocks: list[Block] = [Remark(_best(sweep), is_finding=True), Remark(_whole(sweep))]
+    blocks += [] if sweep.tested or len(sweep.ranked) == 1 else [Remark(SALT)]
     blocks += [Figures(tuple(found))] if (found := effects(sweep)) else []
-    blocks += [*table(sweep), Remark(READING)]
+    blocks += [*table(sweep), *([Remark(READING)] if found else [])]
+    blocks += [Remark(STOPPED)] if any(trial.state == "stopped" for trial in sweep.trials) else []
     blocks += [Remark(SEARCHED.format(searcher=sweep.searcher))] if sweep.searcher == "tpe" else []
     mapped = [*heat(sweep, weighed), *([] if isinstance(weighed, str) else [weights(sweep, weighed)])]
     mapped += [*parallel(sweep, weighed), *curves(sweep)]
@@ -61,7 +67,7 @@ def _best(sweep: Sweep) -> str:
     score = sweep.score(best, sweep.metric.decode)
     chosen = f"Of {count(len(ranked))} trials" if len(ranked) > 1 else "The one trial"
     told = (
-        f"{chosen} of {sweep.student} on {_where(sweep)}, {sweep.metric.decode}, {best.id} ({sweep.setting(best)}) "
+        f"{chosen} of {sweep.student} on {sweep.where}, {sweep.metric.decode}, {best.id} ({sweep.setting(best)}) "
         f"{'has the highest accuracy' if len(ranked) > 1 else 'has an accuracy of'}"
     )
     told += f"{':' if len(ranked) > 1 else ''} {percent(best.value or 0.0)}"
@@ -72,11 +78,6 @@ def _best(sweep: Sweep) -> str:
         within = sum((trial.value or 0.0) >= score.low for trial in ranked) - 1
         told += f". {none_or(within).capitalize()} of the other {count(len(ranked) - 1)} lie within that interval"
     return f"{told}.{_over_seeds(ranked)}{_tested(sweep)}"
-
-
-def _where(sweep: Sweep) -> str:
-    """The task, and its dev problems where trials answered those."""
-    return sweep.metric.task if sweep.split == "test" else f"the {sweep.split} problems of {sweep.metric.task}"
 
 
 def _tested(sweep: Sweep) -> str:
@@ -106,7 +107,13 @@ def _whole(sweep: Sweep) -> str:
     how = f"searcher {sweep.searcher}" + (f", scheduler {sweep.scheduler}" if sweep.scheduler != "none" else "")
     cost = duration(sum(trial.seconds for trial in sweep.trials))
     early = f", {count(stopped)} of them stopped early" if stopped else ""
-    return f"{count(len(sweep.trials))} trials ({how}){early}; {cost} of training and evaluation, one after the other."
+    num, wanted, failed = len(sweep.trials), sweep.num_wanted, sweep.failures
+    ended = count(num) if num == wanted else f"{count(num)} of {count(wanted)}"
+    why = f" {count(len(failed))} failed, the first for: {next(iter(failed.values()))}." if failed else ""
+    return (
+        f"{ended} trial{'s' * (wanted != 1)} ({how}){early}; {cost} of training and evaluation, one after the other, "
+        f"which the cost of the recipe's own run below leaves out.{why}"
+    )
 
 
 def _trials(sweep: Sweep) -> list[Block]:
@@ -122,7 +129,7 @@ def _trials(sweep: Sweep) -> list[Block]:
         Column("state", is_number=False),
     ]
     rows = tuple(tuple(_row(sweep, trial)) for trial in (*sweep.ranked, *without))
-    return [Table(f"Trials on {_where(sweep)}, best by {sweep.metric.decode} first", tuple(columns), rows)]
+    return [Table(f"Trials on {sweep.where}, best by {sweep.metric.decode} first", tuple(columns), rows)]
 
 
 def _row(sweep: Sweep, trial: Trial) -> list[str]:
@@ -144,5 +151,9 @@ def _command(contents: Contents, sweep: Sweep) -> Listing:
     """What runs the recipe with the best trial's settings."""
     best = sweep.ranked[0]
     overrides = [shlex.quote(sweep.override(name, value)) for name, value in best.params.items() if value is not None]
-    lines = [f"jobs/distill.py {contents.recipe['name']}.toml", *overrides]
-    return Listing(f"The command that runs trial {best.id} by itself", " \\\n  ".join(lines))
+    split = [] if sweep.split == "test" else [f"evaluation.split={sweep.split}"]
+    lines = ["jobs/distill.py RECIPE.toml", *overrides, *split]
+    return Listing(
+        f"The command that runs trial {best.id} by itself, with the file of {contents.recipe['name']}",
+        " \\\n  ".join(lines),
+    )

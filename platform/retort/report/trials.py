@@ -46,6 +46,8 @@ class Trial:
     dev_loss: float | None
     curve: tuple[tuple[float, float], ...]
     seconds: float
+    thought: str | None
+    """Whose accuracy its value is."""
 
     def rest(self, *names: str) -> str:
         """All of its parameters but some: trials of which this is equal are alike in all else."""
@@ -100,6 +102,11 @@ class Sweep:
     trials: tuple[Trial, ...]
     base: Mapping[str, Any]
     decodes: tuple[str, ...]
+    space: tuple[Mapping[str, Any], ...]
+    num_wanted: int
+    """Trials that there are to be; those that failed are not among `trials`."""
+    failures: Mapping[str, str]
+    """Why trials failed, by id."""
     split: str = "test"
     tested: tuple[Score, ...] = ()
 
@@ -112,10 +119,10 @@ class Sweep:
 
     @cached_property
     def tables(self) -> list[list[Trial]]:
-        """Trials with a score by table of the space, the largest first: those of one were given the same parameters."""
-        found: dict[frozenset[str], list[Trial]] = defaultdict(list)
+        """Trials with a score by the first table of the space that has them, the largest first."""
+        found: dict[int, list[Trial]] = defaultdict(list)
         for trial in self.ranked:
-            found[frozenset(trial.params)].append(trial)
+            found[next((n for n, table in enumerate(self.space) if _is_of(trial, table)), -1)].append(trial)
         return sorted(found.values(), key=len, reverse=True)
 
     def varying(self, name: str) -> list[Trial]:
@@ -131,15 +138,19 @@ class Sweep:
         ]
 
     @property
+    def where(self) -> str:
+        """The task, and its dev problems where trials answered those."""
+        return self.metric.task if self.split == "test" else f"the {self.split} problems of {self.metric.task}"
+
+    @property
     def compared(self) -> list[Parameter]:
         """The parameters of more than one level, the seed left out: what a sweep is about."""
         return [each for each in self.parameters if len(each.levels) > 1 and each.name != SEED]
 
     def score(self, trial: Trial, decode: str) -> Score | None:
-        """A trial's score on the metric's task under a decode, of the metric's thought where it has several."""
-        found = [each for each in trial.scores if (each.task, each.decode) == (self.metric.task, decode)]
-        found = [each for each in found if each.problems]
-        return next((each for each in found if each.thought == self.metric.thought), found[0] if found else None)
+        """A trial's score on the metric's task under a decode, of what speaks for it where it has several thoughts."""
+        wanted = self.metric.task, trial.thought or self.metric.thought, decode
+        return next((each for each in trial.scores if (each.task, each.thought, each.decode) == wanted), None)
 
     def value_of(self, trial: Trial, name: str) -> Any:
         """A trial's value of a parameter: its own, or what its student has anyway; None where there is neither."""
@@ -180,8 +191,21 @@ def open_sweep(contents: Contents) -> Sweep | None:
         base={each.name: _base(contents, student, each.name) for each in parameters},
         # The decode that trials are ranked by comes first.
         decodes=tuple(sorted(decodes, key=lambda decode: decode != metric.decode)),
+        space=tuple(config["space"]),
+        num_wanted=ledger.stats.get("wanted", len(trials)),
+        failures=ledger.stats.get("failures", {}),
         split=config.get("split", "test"),
         tested=tuple(Score(**row) for row in ledger.lines("tested.jsonl")) if config.get("split") == "dev" else (),
+    )
+
+
+def _is_of(trial: Trial, table: Mapping[str, Any]) -> bool:
+    """Whether a table has a trial: all that it names, at one of its choices or within its range."""
+    return trial.params.keys() == table.keys() and all(
+        low_high["low"] <= trial.params[name] <= low_high["high"]
+        if isinstance(low_high := values, dict)
+        else key(trial.params[name]) in map(key, values)
+        for name, values in table.items()
     )
 
 
@@ -211,6 +235,7 @@ def _trial(row: Mapping[str, Any]) -> Trial:
         dev_loss=row["dev_loss"],
         curve=tuple((step, loss) for step, loss in row["curve"] if loss is not None and math.isfinite(loss)),
         seconds=row["seconds"],
+        thought=row.get("thought"),
     )
 
 

@@ -68,11 +68,11 @@ class SampleBatches:
         self._member = settings.session.join(lambda: {} if (actor := this()) is None else actor._progress())
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        """Answer one batch: rows of an order and its plan's number in; one row of counts out."""
+        """Answer one batch: a row of its orders and their plan's number in; one row of counts out."""
         if self._sampler is None:
             self._sampler = self._begin()
         number = batch.column("plan")[0].as_py()
-        orders = [Order.from_json(text) for text in batch.column("order").to_pylist()]
+        orders = [Order.from_json(text) for text in batch.column("orders")[0].as_py()]
         pool, partition = self._settings.works[number].pool, partition_of(orders[0].prompts[0].prompt_hash)
         if await asyncio.to_thread(self._settings.session.holds, pool, partition):
             counts = await self._sampler.answer(number, orders)

@@ -155,7 +155,7 @@ class _Rounds:
         least = min(planned.max_new_tokens for planned in plans.values())
         withheld_elsewhere = {number: self.tally.plans[number]["withheld"] for number in numbers}
         while ordered.batches:
-            settings = self._settings()
+            settings = self._settings(min(self._num_actors, len(ordered.batches)))
             before, self.tally.renewed = (self.tally.total("sampled"), self.tally.total("withheld")), False
             with Progress(self._session, ordered.num_missing, self._label):
                 self.tally.add(_run(self._model, settings, ordered))
@@ -168,8 +168,8 @@ class _Rounds:
                 self.tally.plans[number]["withheld"] = withheld
             ordered = order(plans, held, self._verification, self._num_actors)
 
-    def _settings(self) -> Settings:
-        """What every actor of a round is told."""
+    def _settings(self, num_actors: int) -> Settings:
+        """What every actor of a round is told: no more of them than there are batches."""
         return Settings(
             label=self._label,
             engine_class=ENGINES[self._model.engine].Engine,
@@ -183,7 +183,7 @@ class _Rounds:
             when=Flush(self._config.flush_s, self._config.segment_chains),
             stall_s=self._config.stall_s,
             verification=self._verification,
-            num_actors=self._num_actors,
+            num_actors=num_actors,
             max_tokens=self._left(),
         )
 
@@ -222,7 +222,7 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
 
     # A slow teacher may well finish nothing for half an hour, Ray Data's limit; engines have a watchdog of their own.
     DataContext.get_current().execution_no_progress_timeout_s = -1
-    first, actors = model.configs[0], model.configs[0].num_actors
+    first, actors = model.configs[0], settings.num_actors
     has_gpus = ray.cluster_resources().get("GPU", 0) > 0
     logger.info("sampling %s: starting %d x %d engine(s) %s", settings.label, actors, len(model.configs), model.engine)
     fills = math.ceil(first.capacity / ordered.batch_chains)
@@ -233,7 +233,7 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
         ray.data.from_arrow_refs(blocks)
         .map_batches(
             SampleBatches,
-            batch_size=None,
+            batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=actors, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight
@@ -247,4 +247,5 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
 
 
 def _table(batch: Batch) -> pa.Table:
-    return pa.table({"plan": [batch.plan] * len(batch.orders), "order": [each.to_json() for each in batch.orders]})
+    """One row: Ray Data wants to know how many rows go to a GPU at a time, and would join smaller blocks to as many."""
+    return pa.table({"plan": [batch.plan], "orders": [[each.to_json() for each in batch.orders]]})

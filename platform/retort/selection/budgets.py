@@ -65,7 +65,8 @@ def _open_ended(offers: Mapping[Source, Supply], budget: int, seed: int) -> dict
 def quintile_budgets(bigrams: Mapping[str, int], budget: int, seed: int) -> dict[str, int]:
     """The budget of each problem, by how open-ended it is: 1/5, 3/5, 1, 7/5 and 9/5 of the budget, a fifth each.
 
-    Rounded, their mean is the budget all the same. Problems with equally many bigrams are ordered by lot.
+    Their mean is the budget where it and the number of problems are multiples of 5, and near it elsewhere. Problems
+    with equally many bigrams are ordered by lot.
     """
     ordered = sorted(bigrams, key=lambda problem_id: (bigrams[problem_id], lot(seed, "quintile", problem_id)))
     return {

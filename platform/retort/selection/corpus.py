@@ -26,7 +26,7 @@ from retort.store.artifacts import Address, Artifact, File, Writer, find, read_t
 from retort.store.hashing import digest
 
 logger = logging.getLogger(__name__)
-VERSION = 3
+VERSION = 4
 FILES = 8
 """Files of a corpus; a problem's chains meet in one of them."""
 

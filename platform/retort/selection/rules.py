@@ -4,6 +4,7 @@ Rows in: `Verdict`. Rows out: the same, each with its fate, `selected` or the fi
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
@@ -20,17 +21,22 @@ Judged = list[tuple[Verdict, str | None]]
 
 
 def left_out(problems: Iterable[Problem], overlaps: Mapping[str, float], config: SelectionConfig) -> dict[str, str]:
-    """The problems that a corpus does without, by id: `unlabelled` beyond `label_fraction`, or `contaminated`.
+    """The problems that a corpus does without, by id: `unlabelled`, or `contaminated`.
 
-    `overlaps` says of each problem how much of its question occurs in tests.
+    Each task keeps `label_fraction` of its own training problems. `overlaps` says of each problem how much of its
+    question occurs in tests.
     """
     found: dict[str, str] = {}
     if config.label_fraction < 1:
-        train = [problem.id for problem in problems if problem.split == "train"]
-        # The share as it is written: 0.1 of 30 is 3, and in binary more than that.
-        count = math.ceil(Fraction(str(config.label_fraction)) * len(train))
-        drawn = sorted(train, key=lambda problem_id: lot(config.seed, "label", problem_id))
-        found |= dict.fromkeys(drawn[count:], "unlabelled")
+        of_task: dict[str, list[str]] = defaultdict(list)
+        for problem in problems:
+            if problem.split == "train":
+                of_task[problem.task].append(problem.id)
+        for train in of_task.values():
+            # The share as it is written: 0.1 of 30 is 3, and in binary more than that.
+            count = math.ceil(Fraction(str(config.label_fraction)) * len(train))
+            drawn = sorted(train, key=lambda problem_id: lot(config.seed, "label", problem_id))
+            found |= dict.fromkeys(drawn[count:], "unlabelled")
     if config.max_overlap is not None:
         above = (problem_id for problem_id, overlap in overlaps.items() if overlap > config.max_overlap)
         found |= dict.fromkeys(above, "contaminated")

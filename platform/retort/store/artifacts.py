@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,17 @@ class Address:
             "version": self.version,
             "config": dict(self.config),
             "inputs": dict(self.inputs),
-            "libraries": {name: importlib.metadata.version(name) for name in sorted(self.libraries)},
+            "libraries": {name: _version(name) for name in sorted(self.libraries)},
         }
 
     @property
     def prefix(self) -> str:
         return f"artifacts/{self.stage}/{digest(self.describe())[:24]}/"
+
+
+@cache
+def _version(library: str) -> str:
+    return importlib.metadata.version(library)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ training.learning_rate = { low = 1e-4, high = 1e-2, log = true }
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -78,7 +79,7 @@ class SweepConfig(BaseModel):
     """Trials at a time; None takes as many as the cluster has CPUs and GPUs for when the sweep starts."""
     max_failures: int = Field(default=3, ge=0)
     """How often a trial whose process or node dies is started again before the sweep goes on without it."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the searcher."""
     study: str | None = None
     """Where Optuna keeps the study that dashboards show, as a URL; None takes a file in the user's data folder. It is
@@ -92,14 +93,26 @@ class SweepConfig(BaseModel):
             raise ValueError(f"got {space!r}; expected a table of fields with choices or ranges, or several tables")
         return tuple(dict(_leaves(table, "")) for table in tables)
 
+    @field_validator("study")
+    @classmethod
+    def _has_no_password(cls, study: str | None) -> str | None:
+        if study is not None and urlsplit(study).password is not None:
+            raise ValueError(
+                f"got an address with a password, which logs and reports would show; expected one without, and the "
+                f"password where {study.partition(':')[0]} looks for it, such as PGPASSWORD"
+            )
+        return study
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.scheduler == "none" and self.grace_steps is not None:
+            raise ValueError(f"grace_steps = {self.grace_steps} is of scheduler 'asha'; expected it, or no grace_steps")
         ranges = [name for table in self.space for name, values in table.items() if isinstance(values, Range)]
         if self.searcher == "grid":
             if ranges:
                 raise ValueError(f"space: searcher 'grid' takes choices only, {ranges[0]} is a range; list its values")
             if self.trials is not None:
-                raise ValueError(f"trials = {self.trials} with searcher 'grid', which runs every combination; leave it")
+                raise ValueError(f"trials = {self.trials} with searcher 'grid', which runs every combination; drop it")
         else:
             if len(self.space) > 1:
                 raise ValueError(

@@ -6,33 +6,35 @@ Killed at any moment and started again, it goes on: chains are in the pool, stag
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 from retort import pipeline
-from retort.config import Recipe
+from retort.config import Recipe, Teacher
 from retort.report import report
 from retort.run import Run, index, prepare
-from retort.store import Store
+from retort.store import Store, address
 from retort.store.artifacts import Address, Artifact, Writer, find, open_artifact
 from retort.store.claims import Session
 from retort.store.hashing import digest
 from retort.sweep import ledger
+from retort.sweep.checks import check
 from retort.sweep.config import Range, Space, SweepConfig
 from retort.sweep.ledger import Row
-from retort.sweep.space import Params, check, corpora, drawn, grid, student_of, swept, trial_recipe
-from retort.sweep.study import belonging, missing, rebuild, storage_url
+from retort.sweep.space import Params, corpora, drawn, ends, grid, own, student_of, swept, trial_recipe
+from retort.sweep.study import belonging, rebuild, storage_url, study_name
 from retort.sweep.trial import Trials, decode_of, task_of, voice_of
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 TRIALS = ("trials",)
 """What a driver claims of a sweep."""
 POLL_S = 2.0
@@ -63,29 +65,38 @@ class Sweep:
         return ledger.identity(trial_recipe(self.recipe, params))
 
     @cached_property
+    def named(self) -> dict[str, Params]:
+        """The first point of each trial by its id, in order, where the points are known."""
+        found: dict[str, Params] = {}
+        for params in self.points or []:
+            found.setdefault(self.identify(params), params)
+        return found
+
+    @property
     def num_trials(self) -> int:
         """Trials that there are to be in all."""
-        if self.points is None:
-            return self.config.trials or 0
-        return len({self.identify(params) for params in self.points})
+        return (self.config.trials or 0) if self.points is None else len(self.named)
 
     def ended(self) -> dict[str, Row]:
-        """Trials of this sweep that have ended, by id."""
-        found = belonging(ledger.rows(self.store, self.recipe.name), self.config.space, self.identify)
+        """Trials of this sweep that have ended, by id; each by the fields that this sweep names."""
+        rows = ledger.rows(self.store, self.recipe.name)
         if self.points is not None:
-            wanted = {self.identify(params) for params in self.points}
-            found = {name: row for name, row in found.items() if name in wanted}
-        return found
+            return {name: replace(row, params=self.named[name]) for name, row in rows.items() if name in self.named}
+        recipe_has = partial(own, self.recipe, student_of(self.recipe))
+        return belonging(rows, self.config.space, self.identify, recipe_has)
 
 
 def with_sample_counts(recipe: Recipe) -> Recipe:
-    """The recipe with its swept corpus looking at as many chains as the largest trial, where it leaves that open."""
-    counts = [table["selection.num_chains"] for table in swept(recipe).space if "selection.num_chains" in table]
-    most = max((values.high if isinstance(values, Range) else max(values) for values in counts), default=None)
+    """The recipe with its swept corpus looking at as many chains as the largest trial, where it leaves that open.
+
+    Only where all trials say how many they look at: no trial is changed by it.
+    """
+    counts = [table.get("selection.num_chains") for table in swept(recipe).space]
     name = student_of(recipe).corpus
     corpus = recipe.find_corpus(name)
-    if most is None or corpus.selection.num_chains is not None:
+    if None in counts or corpus.selection.num_chains is not None:
         return recipe
+    most = max(value for values in counts if values is not None for value in ends(values))
     selection = corpus.selection.model_copy(update={"num_chains": most})
     filled = corpus.model_copy(update={"selection": selection})
     return recipe.model_copy(update={"corpus": tuple(filled if c.id == name else c for c in recipe.corpus)})
@@ -110,6 +121,8 @@ def dry_run(recipe: Recipe, store: Store) -> list[str]:
     told = ", ".join(f"{number} {state}" for state, number in sorted(ended.items())) or "none ended"
     lines = pipeline.dry_run(for_sampling(sweep.recipe), store)
     left = sweep.num_trials - ended.total()
+    if (filled := _filled(recipe, sweep.recipe)) is not None:
+        lines.append(filled)
     return [*lines, f"sweep of {sweep.config.student}: {sweep.num_trials} trials, {told}, {max(left, 0)} to run"]
 
 
@@ -120,7 +133,12 @@ def carry_out(recipe: Recipe, store: Store) -> Artifact:
         ValueError: trials failed; the others have ended, and the report of them is there.
     """
     sweep = Sweep(recipe, store)
-    pipeline.ask_teachers(prepare(for_sampling(sweep.recipe), store), with_references=True)
+    if (filled := _filled(recipe, sweep.recipe)) is not None:
+        logger.info("%s", filled)
+    wider = for_sampling(sweep.recipe)
+    # Test chains are for the recipe's own thoughts: those that only trials have would be bought for nothing.
+    are_alike = all(_thoughts(wider, teacher) == _thoughts(sweep.recipe, teacher) for teacher in recipe.teacher)
+    pipeline.ask_teachers(prepare(wider, store), with_references=are_alike)
     with held(sweep):
         failures = run_trials(sweep)
     run = pipeline.carry_out(sweep.recipe, store, "evaluate")
@@ -132,8 +150,11 @@ def carry_out(recipe: Recipe, store: Store) -> Artifact:
     tested = measure_best(sweep, rows)
     if tested is not None:
         run.keep("trial", "tested", tested)
-    run.keep("sweep", "ledger", summary(sweep, rows, tested))
+    run.keep("sweep", "ledger", summary(sweep, rows, tested, failures))
     made = report(store, index(run))
+    if (best := ledger.best(rows)) is not None:
+        told = recipe.name, best.id, 100 * (best.value or 0), address(store, str(best.run))
+        logger.info("sweep %s: the best trial is %s, %.1f%%, run %s", *told)
     if failures:
         name, why = next(iter(failures.items()))
         raise ValueError(
@@ -141,6 +162,19 @@ def carry_out(recipe: Recipe, store: Store) -> Artifact:
             f"others are on {made.directory()}/index.html, and the same command tries these again"
         )
     return made
+
+
+def _filled(recipe: Recipe, made: Recipe) -> str | None:
+    """What is said where `with_sample_counts` filled something in."""
+    name = student_of(recipe).corpus
+    filled = made.find_corpus(name).selection.num_chains
+    if filled == recipe.find_corpus(name).selection.num_chains:
+        return None
+    return f"sweep {recipe.name}: corpus {name} itself looks at {filled} chains a problem, the most of any trial"
+
+
+def _thoughts(recipe: Recipe, teacher: Teacher) -> set[str]:
+    return {thought for corpus in recipe.corpus if teacher.id in corpus.teachers for thought in corpus.thoughts}
 
 
 def measure_best(sweep: Sweep, rows: Mapping[str, Row]) -> Artifact | None:
@@ -154,7 +188,7 @@ def measure_best(sweep: Sweep, rows: Mapping[str, Row]) -> Artifact | None:
     return index(pipeline.carry_out(named, sweep.store, "evaluate"))
 
 
-def summary(sweep: Sweep, rows: Mapping[str, Row], tested: Artifact | None) -> Artifact:
+def summary(sweep: Sweep, rows: Mapping[str, Row], tested: Artifact | None, failures: Mapping[str, str]) -> Artifact:
     """The ledger as it is now, as one artifact; with what the best trial scored on problems that no trial saw."""
     metric = {
         "task": task_of(sweep.recipe),
@@ -169,7 +203,12 @@ def summary(sweep: Sweep, rows: Mapping[str, Row], tested: Artifact | None) -> A
         "searcher": sweep.config.searcher,
         "scheduler": sweep.config.scheduler,
     }
-    read = {"rows": digest([asdict(row) for row in rows.values()]), "tested": tested.id if tested else None}
+    read = {
+        "rows": digest([asdict(row) for row in rows.values()]),
+        "tested": tested.id if tested else None,
+        "wanted": sweep.num_trials,
+        "failures": dict(sorted(failures.items())),
+    }
     where = Address("sweep", VERSION, config, read)
     found = find(sweep.store, where)
     if found is not None:
@@ -180,7 +219,8 @@ def summary(sweep: Sweep, rows: Mapping[str, Row], tested: Artifact | None) -> A
         evaluated = open_artifact(sweep.store, tested.manifest["inputs"]["evaluation"][sweep.config.student])
         assert evaluated is not None
         files.append(writer.put_lines("tested.jsonl", evaluated.lines("scores.jsonl")))
-    return writer.commit(files, dict(Counter(row.state for row in rows.values())))
+    ended = Counter(row.state for row in rows.values())
+    return writer.commit(files, {**ended, "wanted": sweep.num_trials, "failures": read["failures"]})
 
 
 def _described(table: Space) -> dict[str, Any]:
@@ -220,43 +260,47 @@ def run_trials(sweep: Sweep) -> dict[str, str]:
 
     config, name = sweep.config, sweep.recipe.name
     rows = sweep.ended()
-    url = storage_url(config, name, sweep.store.uri)
-    study = rebuild(url, name, config, list(rows.values()))
-    logger.info("sweep %s: watch it with: optuna-dashboard %s", name, url)
-    points = None if sweep.points is None else missing(sweep.points, sweep.identify, rows)
+    shown = study_name(name, sweep.store.uri)
+    url = storage_url(config, shown)
+    study = rebuild(url, shown, config, list(rows.values()))
+    logger.info("sweep %s: watch it with: %s %s", name, Path(sys.executable).parent / "optuna-dashboard", url)
+    points = None if sweep.points is None else [each for key, each in sweep.named.items() if key not in rows]
     left = sweep.num_trials - len(rows)
     states = Counter(row.state for row in rows.values())
     logger.info("sweep %s: %d trials, %d have ended (%s)", name, sweep.num_trials, len(rows), dict(states))
     if left <= 0:
         return {}
     folder = Path(platformdirs.user_data_dir("retort")) / "tune"
-    logger.info("sweep %s: dev losses with: tensorboard --logdir %s", name, folder / name)
+    logger.info("sweep %s: dev losses for TensorBoard in %s", name, folder / shown)
     values = {name: row.value for name, row in rows.items()}
-    watch = Watch(sweep.store, name, sweep.num_trials, Counter(states))
+    watch = Watch(sweep.store, name, sweep.num_trials, Counter(states), values)
     # Dev losses and values come in reports of their own; what is told of trials is told here.
     os.environ |= {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
-    training = student_of(sweep.recipe).training
-    # A trial takes no CPU of Ray's: what it starts does, and could not if trials held them all. Ray wants something.
-    gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker and training.num_workers == 0 else {}
+    # Tune would take Ctrl-C for the end of all trials, and the sweep for complete.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # A trial takes nothing of Ray's: what it starts does, and could not if trials held it all. Ray wants something.
     tune.Tuner(
-        tune.with_resources(Trials(sweep.recipe, sweep.store).run, tune.PlacementGroupFactory([{"memory": 1, **gpus}])),
+        tune.with_resources(Trials(sweep.recipe, sweep.store).run, tune.PlacementGroupFactory([{"memory": 1}])),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(study, config.space, points, sweep.identify, values),
             scheduler=_scheduler(sweep),
             num_samples=left,
             max_concurrent_trials=num_concurrent(sweep.recipe),
-            reuse_actors=True,
+            # One whose trial was stopped is still at work until its next dev loss: Tune would fail the trial after it.
+            reuse_actors=config.scheduler == "none",
             trial_dirname_creator=_directory,
         ),
         run_config=tune.RunConfig(
-            name=name,
+            name=shown,
             storage_path=str(folder),
             callbacks=[watch],
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
             verbose=0,
         ),
     ).fit()
-    return watch.failures
+    ended = sweep.ended()
+    lost = {key: "it did not end; the log says more" for key in sweep.named if key not in ended}
+    return lost | watch.failures
 
 
 def _directory(trial: Any) -> str:

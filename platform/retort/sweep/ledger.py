@@ -15,18 +15,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from retort import evaluation, selection, verification
+from retort import evaluation, overlap, rollouts, run, selection, verification
 from retort.config import Recipe
 from retort.engines import models
-from retort.store import Store
+from retort.selection import picks
+from retort.store import Store, address
 from retort.store.artifacts import Address
 from retort.store.hashing import canonical_json, digest, digest_file
+from retort.thoughts import cues, exemplars
 from retort.training import trainer
 
-VERSION = 1
+VERSION = 2
+"""Of what identifies a trial."""
+FORMAT = 1
+"""Of an entry."""
 READERS = 16
 """Entries that are read at a time."""
 State = Literal["finished", "stopped"]
+STAGES = (run, rollouts, verification, overlap, selection, trainer, evaluation)
+"""Whose code decides what a trial scores."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,15 @@ class Row:
     curve: list[tuple[int, float]]
     seconds: float
     created_at_s: float
+    thought: str | None = None
+    """Whose accuracy `value` is: the first combiner of a trial's thoughts, or its first thought."""
 
 
 def identity(trial: Recipe) -> str:
-    """The id of a trial: of its recipe without names, places and machines, of its files, models, stages, libraries."""
+    """The id of a trial: a digest of its recipe without its name, its store and machines, of files, models, cues, code.
+
+    The ids within a recipe, of its tasks, its corpus, its student, are part of it.
+    """
     fields = trial.model_dump(mode="json", exclude={"name", "store", "sampling", "assumed", "sweep"})
     for student in fields["student"]:
         for name in ("num_workers", "cpus_per_worker", "gpus_per_worker"):
@@ -58,15 +70,18 @@ def identity(trial: Recipe) -> str:
     for teacher, of in zip(fields["teacher"], trial.teacher, strict=True):
         teacher["settings"] = of.settings.identity()
     for settings in ("engine", "hf"):
-        fields["evaluation"][settings] = {"dtype": fields["evaluation"][settings]["dtype"]}
+        of_engine = fields["evaluation"][settings]
+        fields["evaluation"][settings] = {name: of_engine.get(name) for name in ("dtype", "quantization")}
     inputs = {
         "files": {task.id: [_file(str(file)) for file in task.files()] for task in trial.task},
         "bases": {
             each.id: models.identity(each.base, each.revision, each.init == "pretrained") for each in trial.student
         },
-        "stages": [verification.VERSION, selection.VERSION, trainer.VERSION, evaluation.VERSION],
+        "stages": [each.VERSION for each in STAGES],
+        "cues": {name: cue for name, cue in vars(cues).items() if name.isupper()},
+        "exemplars": exemplars.identity() if any(teacher.lesson.exemplars for teacher in trial.teacher) else None,
     }
-    libraries = {*verification.LIBRARIES, *trainer.LIBRARIES, *evaluation.LIBRARIES}
+    libraries = {*verification.LIBRARIES, *picks.LIBRARIES, *trainer.LIBRARIES, *evaluation.LIBRARIES}
     return digest(Address("trial", VERSION, fields, inputs, sorted(libraries)).describe())[:12]
 
 
@@ -93,15 +108,23 @@ def folder(name: str) -> str:
 
 def put(store: Store, name: str, row: Row) -> bool:
     """Enter a trial; False where it was entered before, as which it stays."""
-    return store.put(f"{folder(name)}{row.id}.json", canonical_json(asdict(row)).encode())
+    entry = {"format": FORMAT, **asdict(row)}
+    return store.put(f"{folder(name)}{row.id}.json", canonical_json(entry).encode())
 
 
 def get(store: Store, name: str, trial_id: str) -> Row | None:
-    """The entry of a trial, if it has ended."""
+    """The entry of a trial, if it has ended.
+
+    Raises:
+        ValueError: it is of a newer release.
+    """
+    key = f"{folder(name)}{trial_id}.json"
     try:
-        entry = json.loads(store.get(f"{folder(name)}{trial_id}.json"))
+        entry = json.loads(store.get(key))
     except FileNotFoundError:
         return None
+    if (written := entry.pop("format", FORMAT)) != FORMAT:
+        raise ValueError(f"{address(store, key)} has format {written}; expected {FORMAT}: upgrade retort")
     return Row(**entry | {"curve": [(step, loss) for step, loss in entry["curve"]]})
 
 
@@ -115,6 +138,6 @@ def rows(store: Store, name: str, ids: Collection[str] | None = None) -> dict[st
 
 
 def best(found: Mapping[str, Row]) -> Row | None:
-    """The finished trial of the highest value."""
-    finished = [row for row in found.values() if row.value is not None]
+    """The finished trial of the highest value; of equal ones the one of the smallest id, whichever ended first."""
+    finished = sorted((row for row in found.values() if row.value is not None), key=lambda row: row.id)
     return max(finished, key=lambda row: row.value or 0, default=None)

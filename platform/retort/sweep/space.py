@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 Params = dict[str, Any]
 """Dotted fields and their values: one point of a space."""
+SEED = "training.seed"
 OF_CORPUS = ("selection", "tasks", "teachers", "thoughts")
 OF_STUDENT = ("base", "engine", "init", "revision", "rollout")
 NEVER = {
-    "seeds": "training.seed, which is one of them",
-    "num_workers": "",
-    "cpus_per_worker": "",
-    "gpus_per_worker": "",
+    "seeds": "expected training.seed, which is one of them",
+    **dict.fromkeys(
+        ("num_workers", "cpus_per_worker", "gpus_per_worker"), "makes no difference to a student; set it in the recipe"
+    ),
 }
-"""Fields of `training` that are no part of what a sweep compares, and what stands for them."""
+"""Fields of `training` that are no part of what a sweep compares, and why."""
+STEP_SLACK = 1e-6
+"""Share of a step by which a number may miss its place, as 0.1 is none in binary."""
 TRIES = 1000
 """Draws of a random search, for each trial, that may hit a point that was drawn before."""
 
@@ -77,7 +80,23 @@ def trial_recipe(recipe: Recipe, params: Mapping[str, Any]) -> Recipe:
         made = Recipe.model_validate(fields)
     except ValidationError as error:
         raise ValueError(f"sweep.space: {' '.join(one_line(error, fields).split())}") from error
+    for name, value in params.items():
+        if (read := own(made, made.student[0], name)) != value or isinstance(read, bool) != isinstance(value, bool):
+            raise ValueError(f"sweep.space: {name} = {value!r}, which reads as {read!r}; expected that")
     return narrow(made)
+
+
+def own(recipe: Recipe, student: Student, name: str) -> Any:
+    """What a student, or its corpus, has at a swept field, as JSON has it."""
+    corpus = recipe.find_corpus(student.corpus)
+    if name == SEED:
+        return student.training.seeds[0]
+    first, *path = name.split(".")
+    owner = {"training": student.training, "student": student}.get(first)
+    found: Any = (owner or corpus).model_dump(mode="json")
+    for part in path if owner else [first, *path]:
+        found = found[part]
+    return found
 
 
 def narrow(recipe: Recipe) -> Recipe:
@@ -106,7 +125,7 @@ def _with(recipe: Recipe, params: Mapping[str, Any]) -> tuple[dict[str, Any], di
             key, value = ("seeds", [value]) if key == "seed" else (key, value)
         elif first == "student" and rest and rest[0] in OF_STUDENT:
             place, key = _place(student, rest, name)
-        elif first in OF_CORPUS:
+        elif first in OF_CORPUS and name != "selection":
             place, key = _place(corpus, [first, *rest], name)
         else:
             raise ValueError(f"sweep.space: {name}: {_known(name)}")
@@ -127,55 +146,13 @@ def _place(table: dict[str, Any], path: Sequence[str], name: str) -> tuple[dict[
 def _known(name: str) -> str:
     """What a swept field may be called."""
     last = name.rsplit(".", 1)[-1]
-    if NEVER.get(last):
-        return f"expected {NEVER[last]}"
+    if last in NEVER:
+        return NEVER[last]
+    if name == "selection":
+        return "is a table; expected its fields, such as selection.rule"
     known = [f"{part}.…" if part == "selection" else part for part in OF_CORPUS]
     known += ["training.…", *(f"student.{field}" for field in OF_STUDENT)]
     return f"no field of the swept student or of its corpus; {expected(name, known)}"
-
-
-def check(recipe: Recipe) -> None:
-    """Refuse a sweep some of whose trials could not be.
-
-    Raises:
-        ValueError: one line that names the field and the value.
-    """
-    config = swept(recipe)
-    names = {name for table in config.space for name in table}
-    seeds = student_of(recipe).training.seeds
-    if len(seeds) > 1 and any("training.seed" not in table for table in config.space):
-        raise ValueError(
-            f"student.{config.student}.training.seeds = {list(seeds)}: a trial has one seed; expected one, and "
-            f"training.seed = {list(seeds)} in sweep.space"
-        )
-    tasks = student_of(recipe).tasks or recipe.evaluation.tasks
-    if config.task is not None and config.task not in tasks:
-        raise ValueError(f"sweep.task: {config.task!r}: {expected(config.task, tasks)}")
-    if config.decode is not None and config.decode not in recipe.evaluation.decodes:
-        raise ValueError(f"sweep.decode: {config.decode!r}: {expected(config.decode, recipe.evaluation.decodes)}")
-    if not recipe.evaluation.tasks:
-        raise ValueError("evaluation.tasks is empty: trials are compared by accuracy; expected at least one task")
-    if config.scheduler == "asha" and not {"training.steps", "training.dev_every"} & names:
-        training = student_of(recipe).training
-        if training.dev_every >= training.steps:
-            raise ValueError(
-                f"sweep.scheduler 'asha' stops by dev loss, which student {config.student} measures at its last step "
-                f"alone (dev_every = {training.dev_every}, steps = {training.steps}); expected a smaller dev_every"
-            )
-    if config.searcher == "random" and (size := num_points(config.space[0])) < (config.trials or 0):
-        raise ValueError(f"sweep.trials = {config.trials}, the space has {size} points; expected no more, or 'grid'")
-    for params in _corners(config):
-        trial_recipe(recipe, params)
-
-
-def _corners(config: SweepConfig) -> Iterable[Params]:
-    """Points that between them have every choice, and both ends of every range; of a grid all points."""
-    if config.searcher == "grid":
-        return grid(config.space)
-    (table,) = config.space
-    ends = {name: [each.low, each.high] if isinstance(each, Range) else list(each) for name, each in table.items()}
-    longest = max(map(len, ends.values()))
-    return [{name: values[number % len(values)] for name, values in ends.items()} for number in range(longest)]
 
 
 def grid(tables: Iterable[Space]) -> list[Params]:
@@ -197,7 +174,7 @@ def num_points(table: Space) -> float:
         if not isinstance(values, Range):
             counts.append(len(values))
         elif values.step is not None or values.is_whole:
-            counts.append(math.floor((values.high - values.low) / (values.step or 1)) + 1)
+            counts.append(math.floor((values.high - values.low) / (values.step or 1) + STEP_SLACK) + 1)
         else:
             return math.inf
     return math.prod(counts)
@@ -243,6 +220,11 @@ def decoded(params: Mapping[str, Any]) -> Params:
     return {name: json.loads(value) if isinstance(value, str) else value for name, value in params.items()}
 
 
+def ends(values: Choices | Range) -> list[Any]:
+    """Choices, or the ends of a range."""
+    return [values.low, values.high] if isinstance(values, Range) else list(values)
+
+
 def contains(table: Space, params: Mapping[str, Any]) -> bool:
     """Whether a point lies in a table."""
     return params.keys() == table.keys() and all(_holds(table[name], value) for name, value in params.items())
@@ -253,16 +235,17 @@ def _holds(values: Choices | Range, value: Any) -> bool:
         return value in values
     is_within = isinstance(value, int | float) and values.low <= value <= values.high
     step = values.step or (1 if values.is_whole else None)
-    return is_within and (step is None or math.isclose((value - values.low) / step % 1, 0, abs_tol=1e-9))
+    steps = 0.0 if step is None or not is_within else (value - values.low) / step
+    return is_within and abs(steps - round(steps)) <= STEP_SLACK
 
 
 def corpora(recipe: Recipe) -> list[Corpus]:
     """Distinct corpora of the trials, as far as they are known before they start: of a range, the one at its end."""
     found: dict[str, Corpus] = {}
     for table in swept(recipe).space:
-        ends = {name: [values.high] if isinstance(values, Range) else list(values) for name, values in table.items()}
-        choices = [values if name.split(".")[0] in OF_CORPUS else values[:1] for name, values in ends.items()]
+        tried = {name: [values.high] if isinstance(values, Range) else list(values) for name, values in table.items()}
+        choices = [values if name.split(".")[0] in OF_CORPUS else values[:1] for name, values in tried.items()]
         for values in itertools.product(*choices):
-            (corpus,) = trial_recipe(recipe, dict(zip(ends, values, strict=True))).corpus
+            (corpus,) = trial_recipe(recipe, dict(zip(tried, values, strict=True))).corpus
             found.setdefault(digest(corpus.model_dump(mode="json")), corpus)
     return list(found.values())

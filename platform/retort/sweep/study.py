@@ -6,6 +6,7 @@ left running as failed.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
-def storage_url(config: SweepConfig, name: str, store_uri: str) -> str:
-    """Where the study lies: as the recipe says, or a file of this user for this store and recipe."""
+def study_name(name: str, store_uri: str) -> str:
+    """What the study of a recipe's sweep is called: sweeps of one name in other stores have others."""
+    return f"{name}-{hashlib.sha256(store_uri.encode()).hexdigest()[:8]}"
+
+
+def storage_url(config: SweepConfig, study: str) -> str:
+    """Where a study lies: as the recipe says, or in a file of this user."""
     if config.study is not None:
         return config.study
-    place = hashlib.sha256(store_uri.encode()).hexdigest()[:8]
     folder = Path(platformdirs.user_data_dir("retort")) / "studies"
     folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / f'{name}-{place}.db'}"
+    return f"sqlite:///{folder / f'{study}.db'}"
 
 
 def rebuild(url: str, name: str, config: SweepConfig, rows: Sequence[Row]) -> "Study":
@@ -116,16 +121,20 @@ def _frozen(row: Row, known: "Mapping[str, BaseDistribution]") -> Any:
     return made
 
 
-def missing(points: Sequence[Params], identify: Callable[[Params], str], rows: Mapping[str, Row]) -> list[Params]:
-    """Points whose trials have not ended, each trial once, in order."""
-    named = {identify(params): params for params in reversed(points)}
-    return [named[name] for name in reversed(named) if name not in rows]
+def belonging(
+    rows: Mapping[str, Row],
+    tables: Sequence[Space],
+    identify: Callable[[Params], str],
+    recipe_has: Callable[[str], Any],
+) -> dict[str, Row]:
+    """Entries that are trials of these tables, and of a recipe whose trials `identify` names.
 
-
-def belonging(rows: Mapping[str, Row], tables: Sequence[Space], identify: Callable[[Params], str]) -> dict[str, Row]:
-    """Entries that are trials of these tables, and of a recipe whose trials `identify` names."""
-    return {
-        name: row
-        for name, row in rows.items()
-        if any(contains(table, row.params) for table in tables) and identify(row.params) == name
-    }
+    A field that an entry does not name, as its table had it not, is what `recipe_has` there.
+    """
+    found: dict[str, Row] = {}
+    for name, row in rows.items():
+        for table in tables:
+            params = {field: row.params[field] if field in row.params else recipe_has(field) for field in table}
+            if contains(table, params) and identify(params) == name:
+                found.setdefault(name, replace(row, params=params))
+    return found

@@ -5,6 +5,7 @@ It tells Tune of dev losses as they come, enters itself in the ledger, and then 
 
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,7 @@ class Trials:
             curve=curve,
             seconds=round(time.monotonic() - began, 3),
             created_at_s=time.time(),
+            thought=voice_of(recipe),
         )
         ledger.put(self.store, self.recipe.name, row)
         return row
@@ -80,10 +82,11 @@ def read_scores(run: Run, name: str) -> list[dict[str, Any]]:
 
 
 def read_curve(run: Run) -> list[tuple[int, float]]:
-    """Steps and dev losses of a trial's training; of a pair of students, those of the first."""
+    """Steps and finite dev losses of a trial's training; of a pair of students, those of the first."""
     made = next(iter(run.artifacts["checkpoint"].values()))
     rows = [json.loads(line) for line in made.read("metrics.jsonl").decode().splitlines()]
-    return [(row["step"], row["dev_loss"]) for row in rows if row["dev_loss"] is not None]
+    found = [(row["step"], row["dev_loss"]) for row in rows if row["dev_loss"] is not None]
+    return [(step, loss) for step, loss in found if math.isfinite(loss)]
 
 
 def task_of(recipe: Recipe) -> str:

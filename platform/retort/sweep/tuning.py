@@ -61,14 +61,20 @@ class Proposals(Searcher):
             if asked is None:
                 return Searcher.FINISHED
             params = decoded(asked.params)
-            name = self._identify(params)
+            try:
+                name = self._identify(params)
+            except ValueError as error:
+                # Choices that are well each by itself, such as two bounds.
+                logger.warning("sweep: left out: %s", error)
+                self._tell(asked, None, is_failure=True)
+                continue
             if name not in self._values:
                 self._values[name] = None
                 self._asked[trial_id] = asked
                 asked.set_user_attr("trial", name)
                 return {"params": params, "id": name}
-            # Tried before: TPE learns of it once more, and nothing is run.
-            self._tell(asked, self._values[name])
+            # Tried before, or under way: TPE learns of a value once more, and nothing is run.
+            self._tell(asked, self._values[name], is_failure=self._values[name] is None)
         logger.warning("sweep: TPE proposes what was tried before; expected a wider sweep.space, or fewer trials")
         return Searcher.FINISHED
 
@@ -92,7 +98,7 @@ class Proposals(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A dev loss."""
         loss = result.get("dev_loss")
-        if loss is not None and trial_id in self._asked and not result.get("has_ended"):
+        if loss is not None and math.isfinite(loss) and trial_id in self._asked and not result.get("has_ended"):
             self._asked[trial_id].report(-loss, result["step"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -100,7 +106,7 @@ class Proposals(Searcher):
         asked = self._asked.pop(trial_id, None)
         if asked is not None:
             ended = result or {}
-            if not ended.get("has_ended") and "dev_loss" in ended:  # the report at which it was stopped
+            if not ended.get("has_ended") and math.isfinite(ended.get("dev_loss", math.nan)):  # at which it was stopped
                 asked.report(-ended["dev_loss"], ended["step"])
             self._values[asked.user_attrs["trial"]] = ended.get("value")
             self._tell(asked, ended.get("value"), is_failure=error or bool(ended.get("failure")) or not ended)
@@ -115,10 +121,15 @@ class Proposals(Searcher):
 class Watch(Callback):
     """Tells how trials stand, and enters in the ledger those that the scheduler stops."""
 
-    def __init__(self, store: Store, name: str, num_trials: int, ended: Counter[str]) -> None:
+    def __init__(
+        self, store: Store, name: str, num_trials: int, ended: Counter[str], values: Mapping[str, float | None]
+    ) -> None:
         self.failures: dict[str, str] = {}
         self._store, self._name, self._num_trials, self._ended = store, name, num_trials, ended
         self._metrics = SweepMetrics(name)
+        for trial_id, value in values.items():
+            if value is not None:
+                self._metrics.ended(trial_id, value)
         self._curves: dict[str, list[tuple[int, float]]] = {}
         self._told_at_s = 0.0
 
@@ -139,7 +150,7 @@ class Watch(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A dev loss."""
-        if "dev_loss" in result:
+        if math.isfinite(result.get("dev_loss", math.nan)):
             self._curves[trial.config["id"]].append((result["step"], result["dev_loss"]))
             self._metrics.measured(trial.config["id"], result["step"], result["dev_loss"])
 
@@ -149,21 +160,33 @@ class Watch(Callback):
         if result.get("failure"):
             self._fail(trial_id, result["failure"])
             return
-        state = "finished" if result.get("has_ended") else "stopped"
-        if state == "stopped":
-            curve = self._curves[trial_id]
-            step, loss = curve[-1]
-            seconds = round(result["time_total_s"], 3)
-            row = Row(
-                trial_id, trial.config["params"], "stopped", None, None, [], step, loss, curve, seconds, time.time()
-            )
-            ledger.put(self._store, self._name, row)
-        else:
-            self._metrics.ended(trial_id, result["value"])
-        self._ended[state] += 1
-        told = f"{result['value']:.1%}" if state == "finished" else f"dev loss {self._curves[trial_id][-1][1]:.4f}"
+        if not result.get("has_ended"):
+            ledger.put(self._store, self._name, self._stopped(trial, result))
+        # One that was told to stop may have entered itself as finished before it heard of it: the ledger has it.
+        row = ledger.get(self._store, self._name, trial_id)
+        assert row is not None
+        self._metrics.ended(trial_id, row.value)
+        self._ended[row.state] += 1
+        told = f"dev loss {row.dev_loss}" if row.value is None else f"{row.value:.1%}"
         done = self._ended["finished"] + self._ended["stopped"], self._num_trials
-        logger.info("sweep %s: trial %s %s, %s; %d of %d trials done", self._name, trial_id, state, told, *done)
+        logger.info("sweep %s: trial %s %s, %s; %d of %d trials done", self._name, trial_id, row.state, told, *done)
+
+    def _stopped(self, trial: Any, result: dict[str, Any]) -> Row:
+        """The entry of a trial that the scheduler stopped."""
+        curve = self._curves[trial.config["id"]]
+        return Row(
+            id=trial.config["id"],
+            params=trial.config["params"],
+            state="stopped",
+            run=None,
+            value=None,
+            scores=[],
+            step=result["step"],
+            dev_loss=min((loss for _, loss in curve), default=None),
+            curve=curve,
+            seconds=round(result["time_total_s"], 3),
+            created_at_s=time.time(),
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process or node died once too often, or it has a bug."""
@@ -173,4 +196,5 @@ class Watch(Callback):
     def _fail(self, trial_id: str, why: str) -> None:
         self.failures[trial_id] = why
         self._ended["failed"] += 1
+        self._metrics.ended(trial_id, None)
         logger.warning("sweep %s: trial %s failed: %s", self._name, trial_id, why)

@@ -4,6 +4,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+SEED_LIMIT = 2**32
+"""Seeds that every generator of random numbers takes as they are; some take -1 for 1."""
+
 
 class TrainingConfig(BaseModel):
     """How a student is fine-tuned. Length is set by `steps` and `batch_examples` alone, so that runs compare data."""
@@ -50,6 +53,8 @@ class TrainingConfig(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(0 <= seed < SEED_LIMIT for seed in seeds):
+            raise ValueError(f"{list(seeds)!r}; expected each from 0 to 2**32 - 1")
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"{list(seeds)!r} names one twice; expected each once")
         return seeds

@@ -61,6 +61,9 @@ def train(
     `init` is `pretrained`, or `random` for the architecture and tokenizer of `base` with weights drawn from the seed,
     of which `config` holds one. Killed and run again, training starts anew: nothing of it is kept before it ends.
     Inside a trial of Ray Tune it `tells_tune` of dev losses, but for the last step's.
+
+    Raises:
+        ValueError: nothing to learn from, or a loss that is not finite.
     """
     training = Training(corpus, base, models.pin(base, revision), init, config, label, view, tells_tune)
     where = address(training)
@@ -107,7 +110,7 @@ def _run_here(training: Training, writer: Writer) -> tuple[list[File], dict[str,
 def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[str, Any]]:
     """Train under Ray; the checkpoint's files, and what there is to say of it."""
     import ray
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -132,7 +135,12 @@ def _run_workers(training: Training, writer: Writer) -> tuple[list[File], dict[s
                 name="run", storage_path=scratch, callbacks=[TuneReportCallback()] if training.tells_tune else []
             ),
         )
-        made = trainer.fit().return_value
+        try:
+            made = trainer.fit().return_value
+        except WorkerGroupError as error:
+            # What is wrong with settings or data is one line, with workers as without.
+            causes = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+            raise next((cause for cause in causes if type(cause) is ValueError), error) from None
         assert made is not None
         return made
 

@@ -55,6 +55,13 @@ def load(task_kind: str, answer_kind: AnswerKind) -> tuple[Exemplar, ...]:
     return tuple(_exemplar(name, number, line) for number, line in enumerate(lines))
 
 
+@cache
+def identity() -> str:
+    """A digest of all exemplars."""
+    files = [each for each in resources.files(__name__).iterdir() if each.name.endswith(".jsonl")]
+    return hashlib.sha256(b"".join(each.read_bytes() for each in sorted(files, key=lambda each: each.name))).hexdigest()
+
+
 def shown(exemplars: Sequence[Exemplar], problem_id: str, count: int, shuffle: bool) -> tuple[Exemplar, ...]:
     """The exemplars that one problem is asked with: the first `count`, or with `shuffle` those of an order of its own.
 
