@@ -119,9 +119,14 @@ def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
 
 
 def _beside(axes: "Axes", interval: Interval, y: int) -> None:
-    """The value, on the side of the interval that has room."""
+    """The value, on the side of the interval that has room, or above it where none has."""
     low, high = (bound([end, interval.mean or end]) for bound, end in ((min, interval.low), (max, interval.high)))
-    is_left = high > 0.98 - 0.018 * len(interval.text)
+    room = 0.02 + 0.018 * len(interval.text)
+    is_left = high > 1 - room
+    if is_left and low < room:
+        at = interval.value, y
+        axes.annotate(interval.text, at, xytext=(0, 4), textcoords="offset points", ha="center", va="bottom")
+        return
     axes.text(low - 0.02 if is_left else high + 0.02, y, interval.text, va="center", ha="right" if is_left else "left")
 
 
