@@ -20,7 +20,7 @@ import pytest
 from retort.engines import models
 from retort.records import Example
 from retort.store import Store, address, check_uri, fetch, open_store
-from retort.store.artifacts import Address, Writer, find, open_artifact, parquet_bytes
+from retort.store.artifacts import Address, Writer, find, library_version, open_artifact, parquet_bytes
 
 ADDRESS = Address("corpus", 1, {"rule": "correct"}, {"verdicts": ["abc"]}, ("pyarrow",))
 EXAMPLES = [Example(f"t/train/{number}", "train", "cot", 0, "Q\n", f"The answer is {number}.") for number in range(6)]
@@ -381,5 +381,6 @@ def test_another_version_of_a_library_is_another_artifact(tmp_path: Path, monkey
     prefixes: set[str] = set()
     for version in ("1.0", "1.1", "1.0"):
         metadata.write_text(f"Metadata-Version: 2.1\nName: toylib\nVersion: {version}\n")
+        library_version.cache_clear()
         prefixes.add(replace(ADDRESS, libraries=("toylib",)).prefix)
     assert len(prefixes) == 2

@@ -46,7 +46,7 @@ class Address:
             "version": self.version,
             "config": dict(self.config),
             "inputs": dict(self.inputs),
-            "libraries": {name: _version(name) for name in sorted(self.libraries)},
+            "libraries": {name: library_version(name) for name in sorted(self.libraries)},
         }
 
     @property
@@ -55,7 +55,8 @@ class Address:
 
 
 @cache
-def _version(library: str) -> str:
+def library_version(library: str) -> str:
+    """The version of an installed library, looked up once: a sweep asks for those of thousands of trials."""
     return importlib.metadata.version(library)
 
 
