@@ -12,7 +12,7 @@ id = "cot"
 base = "shipped:student"
 corpus = "chains"
 engine = "hf"
-training = { steps = 6, batch_examples = 4, learning_rate = 1e-3, row_tokens = 256, dev_every = 2, num_workers = 0 }
+training = { steps = 6, batch_examples = 4, learning_rate = 1e-3, dev_every = 2, num_workers = 0 }
 [evaluation]
 tasks = ["arithmetic"]
 max_new_tokens = 8

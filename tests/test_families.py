@@ -24,7 +24,7 @@ TARGETS = {
     "Ann reads 4 books a day for 2 days. How many books is that?": "4 * 2 = 8. The answer is 8.",
     "Who is there?": "No one. The answer is 0.",
 }
-CONFIG = TrainingConfig(steps=80, batch_examples=4, learning_rate=5e-3, row_tokens=128, micro_batch_rows=2)
+CONFIG = TrainingConfig(steps=80, batch_examples=4, learning_rate=5e-3, max_example_tokens=128, row_tokens=256)
 
 
 def corpus(store: Store) -> Artifact:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from recordings import recipe, write_recording
 from retort import evaluation, selection, verification
@@ -25,7 +26,8 @@ from retort.store.hashing import digest
 from retort.tasks import arithmetic
 from retort.training import trainer
 from retort.training.config import TrainingConfig
-from retort.training.examples import draw_steps, tokenize
+from retort.training.drawing import draw_steps
+from retort.training.examples import tokenize
 
 GOLDEN = Path(__file__).parent / "data/golden.json"
 
@@ -78,10 +80,10 @@ def test_stage_outputs_change_only_with_their_version(store: Store, tmp_path: Pa
 
 
 def test_what_training_is_fed_changes_only_with_its_version() -> None:
-    from transformers import AutoTokenizer
+    import torch
+    from transformers import AutoTokenizer, get_scheduler
 
-    from retort.training.loop import learning_rate_factor
-    from retort.training.packing import micro_batches
+    from retort.training.packing import group, pack_rows
 
     rng = random.Random(0)
     rows = [
@@ -90,15 +92,22 @@ def test_what_training_is_fed_changes_only_with_its_version() -> None:
         for chain in range(3)
     ]
     tokenized = tokenize(AutoTokenizer.from_pretrained(models.locate("shipped:student")), rows)
-    config = TrainingConfig(steps=40, batch_examples=8, learning_rate=1e-3, warmup_steps=5, schedule="cosine")
-    steps = list(islice(draw_steps(tokenized, config.batch_examples, 2, config.seed), 4))
+    config = TrainingConfig(
+        steps=40, batch_examples=8, learning_rate=1e-3, warmup_steps=5, schedule="cosine", group_chains=2
+    )
     fed = [
-        [batch.input_ids_BT.tolist(), batch.position_ids_BT.tolist(), batch.labels_BT.tolist()]
-        for step in steps
-        for batch in micro_batches(step, 256, 2, pad_id=0)
+        [row.input_ids_T.tolist(), row.position_ids_T.tolist(), row.source_S.tolist(), row.labels_S.tolist(), row.spans]
+        for step in islice(draw_steps(tokenized, config), 4)
+        for row in pack_rows(group(step, shares=True), 512, pad_id=0, fixed=False)
     ]
-    factors = [round(learning_rate_factor(config, step), 9) for step in range(config.steps)]
-    check({"training": {"version": trainer.VERSION, "digest": digest([fed, factors])[:24]}})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    schedule: Any = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.steps)
+    rates: list[float] = []
+    for _ in range(config.steps):
+        rates.append(round(float(schedule.get_last_lr()[0]), 12))
+        optimizer.step()
+        schedule.step()
+    check({"training": {"version": trainer.VERSION, "digest": digest([fed, rates])[:24]}})
 
 
 def check(got: Mapping[str, Mapping[str, object]]) -> None:

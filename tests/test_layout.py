@@ -42,7 +42,17 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 # These take seconds to import; a wrong recipe must be refused before that. The modules that are PyTorch code import it
 # at the top, and whoever uses one of them imports it inside a function.
 HEAVY = {"ray", "torch", "transformers", "vllm"}
-PYTORCH_CODE = {"training.packing", "training.loop", "shipped.make"}
+PYTORCH_CODE = {
+    "training.attention",
+    "training.loop",
+    "training.packing",
+    "training.padding",
+    "training.parallel",
+    "training.scoring",
+    "training.speed",
+    "training.states",
+    "shipped.make",
+}
 TUNE_CODE = {"sweep.tuning"}  # subclasses of what Ray Tune calls
 
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc", "base", "manager"}

@@ -1,37 +1,29 @@
-"""How examples are laid out changes how a step is computed, never what is computed."""
+"""How examples are laid out changes how a step is computed, never what is computed (DESIGN, invariant 9)."""
 
 import random
-from collections import Counter
-from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import create_mask
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, BloomConfig
+from transformers import AutoModelForCausalLM, BloomConfig, MistralConfig
 
 import families
 from families import one_thread as one_thread
+from retort.training import attention
 from retort.training.config import TrainingConfig
-from retort.training.examples import TokenizedExample, draw_steps
-from retort.training.loop import fit, summed_loss
-from retort.training.packing import (
-    IGNORED,
-    MicroBatch,
-    PairBatch,
-    keeps_apart,
-    layout,
-    micro_batches,
-    pack,
-    pair_batches,
-    single_batches,
-)
+from retort.training.examples import TokenizedExample, fit_to
+from retort.training.loop import fit
+from retort.training.packing import Row, deal, group, pack, pack_rows, split
+from retort.training.padding import PairBatch, SingleBatch, pair_batches, single_batches
+from retort.training.scoring import Batch, Layout, Scorer, layout, packs
 
 VOCABULARY = 60
 CPU = torch.device("cpu")
-CONFIG = TrainingConfig(steps=1, batch_examples=1, learning_rate=0.1, row_tokens=48, micro_batch_rows=2)
+CONFIG = TrainingConfig(steps=1, batch_examples=1, learning_rate=0.1, max_example_tokens=48, row_tokens=96)
 
 
 def tiny_model(family: str) -> Any:
@@ -39,17 +31,33 @@ def tiny_model(family: str) -> Any:
     return families.random_model(families.architecture(family, VOCABULARY), scale=1.0 if family == "t5" else 3.0)
 
 
-def random_examples(count: int, seed: int, longest: int = 20) -> list[TokenizedExample]:
+def examples_of(sizes: list[tuple[int, list[int]]], seed: int = 0) -> list[TokenizedExample]:
+    """A problem for each prompt's length, with chains of some lengths."""
     rng = random.Random(seed)
 
-    def ids() -> tuple[int, ...]:
-        return tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(1, longest)))
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(VOCABULARY) for _ in range(length))
 
-    return [TokenizedExample(f"p{index // 3}", "cot", ids(), ids()) for index in range(count)]
+    found: list[TokenizedExample] = []
+    for number, (prompt, chains) in enumerate(sizes):
+        prompt_ids = ids(prompt)
+        for length in chains:
+            weight = rng.choice([1.0, 0.25])
+            found.append(TokenizedExample(f"p{number}", "cot", prompt_ids, ids(length), weight))
+    rng.shuffle(found)
+    return found
+
+
+def random_examples(count: int, seed: int, longest: int = 20) -> list[TokenizedExample]:
+    """Each with a prompt of its own."""
+    rng = random.Random(seed)
+    return examples_of([(rng.randint(1, longest), [rng.randint(1, longest)]) for _ in range(count)], seed)
 
 
 def plain_loss(model: Any, examples: list[TokenizedExample]) -> torch.Tensor:
-    """One forward pass an example: what every layout must equal."""
+    """One forward pass an example, with the model's own attention: what every layout must equal."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
     total = torch.zeros(())
     for example in examples:
         target = torch.tensor(example.target_ids)
@@ -57,15 +65,21 @@ def plain_loss(model: Any, examples: list[TokenizedExample]) -> torch.Tensor:
             read = torch.tensor([[families.END, *example.target_ids[:-1]]])
             logits_TV = model(input_ids=torch.tensor([example.prompt_ids]), decoder_input_ids=read).logits[0]
         else:
-            logits_TV = model(input_ids=torch.tensor([example.prompt_ids + example.target_ids])).logits[0]
-            logits_TV = logits_TV[len(example.prompt_ids) - 1 : -1]
-        total = total + cross_entropy(logits_TV, target, reduction="sum")
+            ids = torch.tensor([example.prompt_ids + example.target_ids])
+            mask = torch.ones_like(ids)
+            logits_TV = model(input_ids=ids, attention_mask=mask).logits[0, len(example.prompt_ids) - 1 : -1]
+        total = total + example.weight * cross_entropy(logits_TV, target, reduction="sum")
+    model.set_attn_implementation(before)
     return total
 
 
-def laid_out_loss(model: Any, examples: list[TokenizedExample], row_tokens: int = 48) -> torch.Tensor:
-    lay_out = layout(model, CONFIG.model_copy(update={"row_tokens": row_tokens}), families.END)
-    return sum((summed_loss(model, batch, CPU) for batch in lay_out(examples)), torch.zeros(()))
+def laid_out(model: Any, row_tokens: int = 96, shares: bool = True) -> Layout:
+    return layout(model, CONFIG.model_copy(update={"row_tokens": row_tokens, "share_prompts": shares}), families.END)
+
+
+def loss_of(model: Any, batches: list[Batch]) -> torch.Tensor:
+    scorer = Scorer(model, torch.float32)
+    return sum((scorer(batch, CPU) for batch in batches), torch.zeros(()))
 
 
 def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -74,108 +88,187 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def assert_same_step(model: Any, examples: list[TokenizedExample], batches: list[Batch]) -> None:
+    """Loss and every gradient to 1e-5 in float32, relative to the largest of its parameter."""
+    plain, packed = plain_loss(model, examples), loss_of(model, batches)
+    torch.testing.assert_close(packed, plain, rtol=1e-5, atol=1e-5)
+    expected, got = gradients(model, plain), gradients(model, packed)
+    assert expected.keys() == got.keys()
+    assert any(gradient.abs().max() > 1e-3 for gradient in expected.values()), "a model that learns nothing is no test"
+    for name, gradient in expected.items():
+        largest = gradient.abs().max().item()
+        assert (got[name] - gradient).abs().max().item() <= 1e-5 * max(1.0, largest), name
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 30), st.lists(st.integers(1, 30), min_size=1, max_size=6)), max_size=5)
+
+
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_loss_and_gradients_of_a_step_equal_those_of_its_examples_alone(family: str) -> None:
     model = tiny_model(family)
-    for seed in range(4):
-        examples = random_examples(9, seed)
-        plain, laid_out = plain_loss(model, examples), laid_out_loss(model, examples)
-        torch.testing.assert_close(laid_out, plain, rtol=1e-5, atol=1e-5)
-        expected, got = gradients(model, plain), gradients(model, laid_out)
-        assert any(gradient.abs().max() > 1e-3 for gradient in expected.values())
-        for parameter, gradient in expected.items():
-            scale = gradient.abs().max().item()
-            torch.testing.assert_close(got[parameter], gradient, rtol=1e-4, atol=1e-5 * max(1.0, scale))
+
+    @given(sizes=SIZES, row_tokens=st.integers(48, 200), shares=st.booleans(), seed=st.integers(0, 99))
+    @settings(max_examples=15, deadline=None, derandomize=True)
+    def check(sizes: list[tuple[int, list[int]]], row_tokens: int, shares: bool, seed: int) -> None:
+        cut = fit_to(examples_of(sizes, seed), 48, "truncate", apart=model.config.is_encoder_decoder)
+        if cut.examples:
+            assert_same_step(model, cut.examples, laid_out(model, row_tokens, shares).batches(cut.examples))
+
+    check()
+    # Not in vain: one prompt with six chains, another with one, one cut off, one group split over rows.
+    sizes = [(20, [9, 30, 12, 30, 7, 20]), (3, [5]), (1, [1, 1])]
+    cut = fit_to(examples_of(sizes), 48, "truncate", apart=model.config.is_encoder_decoder)
+    assert cut.truncated == (0 if model.config.is_encoder_decoder else 2)
+    shared = laid_out(model).batches(cut.examples)
+    assert_same_step(model, cut.examples, shared)
+    computed = sum(batch.num_tokens for batch in shared)
+    assert computed < sum(map(len, cut.examples)) - 20
+    if not model.config.is_encoder_decoder:
+        assert len(shared) > 1
+        assert max(batch.num_tokens for batch in shared) <= 96
 
 
-def test_an_example_does_not_see_its_neighbour_in_the_row() -> None:
+def test_two_workers_together_compute_the_step_of_one() -> None:
     model = tiny_model("llama")
-    first, second = random_examples(2, seed=7)
-    other = TokenizedExample("x", "cot", tuple(reversed(first.prompt_ids)), first.target_ids)
-    together = laid_out_loss(model, [first, second], 64) - plain_loss(model, [first])
-    beside_another = laid_out_loss(model, [other, second], 64) - plain_loss(model, [other])
-    torch.testing.assert_close(together, beside_another, rtol=1e-5, atol=1e-5)
-    # The guard: without the restarts of positions the neighbour is seen.
-    (leaky,) = micro_batches([first, second], 64, 1, 0)
-    leaky.position_ids_BT.copy_(torch.arange(64))
-    assert (summed_loss(model, leaky, CPU) - laid_out_loss(model, [first, second], 64)).abs() > 1e-3
+    examples = examples_of([(20, [9, 12, 7]), (3, [5]), (10, [10, 10]), (4, [30])])
+    lay_out = laid_out(model)
+    dealt = [batch for rank in range(3) for batch in lay_out.batches(examples, rank, 3)]
+    assert_same_step(model, examples, dealt)
+    loads = [sum(map(len, groups)) for groups in deal(group(examples, shares=True), 2)]
+    assert max(loads) <= 0.65 * sum(loads)
+    assert sum(batch.num_tokens for batch in dealt) == sum(loads), "no group is torn apart"
+
+
+def test_a_chain_sees_neither_its_siblings_nor_its_neighbours() -> None:
+    model = tiny_model("llama")
+    first, second, third = examples_of([(8, [6, 6]), (5, [7])], seed=3)
+    both = [first, second, third] if first.problem_id == second.problem_id else [first, third, second]
+    torch.testing.assert_close(
+        loss_of(model, laid_out(model).batches(both)), plain_loss(model, both), rtol=1e-5, atol=1e-5
+    )
+    # The guard: where a row is one causal stretch, they are seen.
+    (row,) = laid_out(model).batches(both)
+    assert isinstance(row, Row)
+    leaky = Row(
+        row.input_ids_T,
+        row.position_ids_T,
+        row.source_S,
+        row.labels_S,
+        row.weights_S,
+        (attention.Span(0, row.num_tokens, ()),),
+        row.num_tokens,
+    )
+    assert (loss_of(model, [leaky]) - loss_of(model, [row])).abs() > 1e-3
+
+
+def test_the_first_token_of_every_chain_is_scored_at_the_prompts_last() -> None:
+    examples = examples_of([(8, [6, 4, 5]), (5, [7])])
+    (row,) = pack_rows(group(examples, shares=True), 96, 0, fixed=True)
+    assert row.num_positions == 96
+    assert sorted(row.labels_S.tolist()) == sorted(token for example in examples for token in example.target_ids)
+    begins = [span.prompt_end - 1 for span in row.spans if span.chain_ends]
+    scored = row.source_S.tolist()
+    assert [scored.count(begin) for begin in begins] == [3]
+    firsts = {int(label) for source, label in zip(scored, row.labels_S, strict=True) if source in begins}
+    assert firsts == {example.target_ids[0] for example in examples if example.problem_id == "p0"}
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_both_back_ends_of_attention_compute_one_thing() -> None:
+    rows = list(pack_rows(group(examples_of([(20, [9, 30, 12]), (3, [5]), (30, [1, 2])]), True), 192, 0, fixed=True))
+    spans, length = rows[0].spans, rows[0].num_positions
+    assert any(span.chain_ends for span in spans)
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 4, length, 16), torch.randn(1, 2, length, 16), torch.randn(1, 2, length, 16)
+    used = rows[0].num_tokens
+    outputs = [
+        attention.attend(torch.nn.Identity(), query, key, value, None, scaling=0.25, packed=packed)[0][:, :used]
+        for packed in (attention.pieces(spans, length), attention.flex_layout(spans, length, CPU))
+    ]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
+    # And it is what its name says: the pairs of the mask are those that are counted.
+    mask = create_mask(attention.flex_layout(spans, length, CPU).mask_mod, 1, 1, length, length, device="cpu")[0, 0]
+    pairs = 0
+    for span in spans:
+        pairs += int(mask[span.begin : (span.prompt_end, *span.chain_ends)[-1]].sum())
+    assert pairs == rows[0].num_pairs
 
 
 def test_models_that_mix_packed_examples_are_found_out() -> None:
     bloom = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2))
-    assert {family: keeps_apart(tiny_model(family)) for family in families.DECODERS} == {
-        "llama": True,
-        "qwen2": True,
-        "gpt2": True,
-        "opt": False,
-    }
-    assert not keeps_apart(bloom)
+    assert {family: packs(tiny_model(family)) for family in families.DECODERS} == dict.fromkeys(families.DECODERS, True)
+    assert not packs(bloom)
+    assert bloom.config._attn_implementation != attention.NAME
+    lay_out = laid_out(bloom)
+    assert lay_out.kind == "singles"
+    examples = random_examples(5, seed=0)
+    assert_same_step(bloom, examples, lay_out.batches(examples))
     # bfloat16 rounds to three digits: what is only rounding must not be taken for a neighbour, or for a wrong position.
-    assert keeps_apart(tiny_model("gpt2").bfloat16())
-    assert not keeps_apart(tiny_model("opt").bfloat16())
+    assert packs(tiny_model("gpt2").bfloat16())
 
 
 def test_each_kind_of_model_gets_its_own_layout() -> None:
     examples = random_examples(9, seed=0)
-    batches = {family: list(layout(tiny_model(family), CONFIG, 0)(examples)) for family in ("llama", "opt", "t5")}
+    batches = {family: laid_out(tiny_model(family)).batches(examples) for family in ("llama", "opt", "t5")}
     assert {family: {type(batch) for batch in made} for family, made in batches.items()} == {
-        "llama": {MicroBatch},
-        "opt": {MicroBatch},
+        "llama": {Row},
+        "opt": {Row},
         "t5": {PairBatch},
     }
-    assert all(batch.input_ids_BT.shape == (2, 48) for batch in batches["llama"])  # type: ignore[union-attr]
-    assert sum(batch.labels_BT.shape[0] for batch in batches["opt"]) == 9
-    assert sum(batch.labels_BT.shape[0] for batch in batches["t5"]) == 9
 
 
-def test_rows_longer_than_a_model_has_positions_for_are_refused() -> None:
-    config = CONFIG.model_copy(update={"row_tokens": families.POSITIONS + 1})
-    for family in ("gpt2", "bart"):
-        with pytest.raises(ValueError, match=r"row_tokens = 257 exceeds the model's 256 positions; lower it"):
-            layout(tiny_model(family), config, 0)
-    layout(tiny_model("t5"), config, 0)
+def test_a_window_of_attention_that_examples_outgrow_is_refused() -> None:
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MistralConfig(
+        vocab_size=VOCABULARY, **sizes, num_key_value_heads=1, intermediate_size=32, sliding_window=40
+    )
+    model = families.random_model(config)
+    with pytest.raises(ValueError, match=r"max_example_tokens = 48, the model attends to the last 40 tokens alone"):
+        layout(model, CONFIG, 0)
+    layout(model, CONFIG.model_copy(update={"max_example_tokens": 40}), 0)
 
 
 def test_padding_of_a_pair_is_not_seen() -> None:
     model = tiny_model("t5")
-    short, long = random_examples(1, seed=0, longest=3)[0], random_examples(1, seed=1, longest=60)[0]
-    (batch,) = pair_batches([short, long], 10_000, pad_id=0, start_id=0)
-    right = summed_loss(model, batch, CPU)
-    torch.testing.assert_close(right, plain_loss(model, [short, long]), rtol=1e-5, atol=1e-5)
-    batch.attention_mask_BS.fill_(1)
-    assert (summed_loss(model, batch, CPU) - right).abs() > 1e-3, "the mask does nothing"
+    examples = [random_examples(1, seed=0, longest=3)[0], random_examples(1, seed=1, longest=60)[0]]
+    (batch,) = pair_batches(group(examples, shares=True), 10_000, pad_id=0, start_id=0)
+    right = loss_of(model, [batch])
+    torch.testing.assert_close(right, plain_loss(model, examples), rtol=1e-5, atol=1e-5)
+    batch.attention_mask_GP.fill_(1)
+    assert (loss_of(model, [batch]) - right).abs() > 1e-3, "the mask does nothing"
+
+
+def test_an_encoder_reads_a_prompt_once_for_all_its_chains() -> None:
+    examples = examples_of([(20, [9, 9, 9, 9]), (18, [9])])
+    (shared,) = pair_batches(group(examples, shares=True), 10_000, pad_id=0, start_id=0)
+    assert (shared.input_ids_GP.shape[0], shared.labels_BT.shape[0]) == (2, 5)
+    assert shared.num_tokens == 20 + 18 + 5 * 9
 
 
 @pytest.mark.parametrize("make", [pair_batches, single_batches])
 def test_unpacked_batches_hold_every_example_once_within_their_tokens(make: Any) -> None:
     arguments = {"start_id": 0} if make is pair_batches else {}
     examples = random_examples(50, seed=3, longest=90)
-    batches = list(make(examples, max_tokens=400, pad_id=0, **arguments))
-    labels = [label for batch in batches for label in batch.labels_BT.flatten().tolist()]
-    scored = sorted(label for label in labels if label != IGNORED)
-    assert scored == sorted(token for example in examples for token in example.target_ids)
+    batches = list(make(group(examples, shares=True), max_tokens=400, pad_id=0, **arguments))
+    labels = sorted(label for batch in batches for label in batch.labels_S.tolist())
+    assert labels == sorted(token for example in examples for token in example.target_ids)
+    assert all(len(batch.weights_S) == len(batch.labels_S) for batch in batches)
     assert sum(len(batch.labels_BT) for batch in batches) == 50
-    assert all(batch.num_tokens <= 400 for batch in batches)
+    assert all(batch.num_positions <= 400 for batch in batches)
     assert max(len(batch.labels_BT) for batch in batches) > 2
     # One that is alone larger than a batch still comes, by itself.
-    assert [len(batch.labels_BT) for batch in make(examples[:2], max_tokens=8, pad_id=0, **arguments)] == [1, 1]
+    few = group(examples[:2], shares=True)
+    assert [len(batch.labels_BT) for batch in make(few, max_tokens=8, pad_id=0, **arguments)] == [1, 1]
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "t5", "bart"])
 def test_a_worker_without_examples_adds_nothing(family: str) -> None:
     model = tiny_model(family)
-    loss = laid_out_loss(model, [])
+    loss = loss_of(model, [laid_out(model).empty()])
     assert loss.item() == 0
     found = gradients(model, loss)
     assert found
     assert all(gradient.abs().max() == 0 for gradient in found.values())
-
-
-def test_every_target_token_is_scored_once_and_no_prompt_token() -> None:
-    examples = random_examples(30, seed=1)
-    labels = [label for batch in micro_batches(examples, 64, 3, 0) for label in batch.labels_BT.flatten().tolist()]
-    scored = sorted(label for label in labels if label != IGNORED)
-    assert scored == sorted(token for example in examples for token in example.target_ids)
 
 
 @given(st.lists(st.integers(1, 50), max_size=60))
@@ -186,72 +279,39 @@ def test_packing_keeps_every_example_once_within_the_row(lengths: list[int]) -> 
     assert all(sum(lengths[index] for index in row) <= 50 for row in rows)
 
 
-def test_steps_are_balanced_over_problems_and_repeat_with_the_seed() -> None:
-    examples = random_examples(30, seed=2)
-    steps = list(islice(draw_steps(examples, 10, 1, seed=3), 9))
-    assert steps == list(islice(draw_steps(examples, 10, 1, seed=3), 9))
-    assert steps != list(islice(draw_steps(examples, 10, 1, seed=4), 9))
-    for step in steps:  # ten problems: each step is one epoch
-        assert len({example.problem_id for example in step}) == 10
+@given(SIZES)
+@settings(max_examples=100, deadline=None)
+def test_a_group_that_is_too_long_for_a_row_is_split_and_loses_no_chain(sizes: list[tuple[int, list[int]]]) -> None:
+    groups = group(examples_of(sizes), shares=True)
+    pieces = split(groups, row_tokens=60)
+    assert all(len(piece) <= 60 for piece in pieces)
+    kept = sorted((chain.problem_id, chain.target_ids) for piece in pieces for chain in piece.chains)
+    assert kept == sorted((chain.problem_id, chain.target_ids) for each in groups for chain in each.chains)
+    assert all(chain.prompt_ids == piece.prompt_ids for piece in pieces for chain in piece.chains)
+    # One that fits stays whole. (Two groups may have one prompt, of one token: their pieces are not told apart.)
+    assert all(each in pieces for each in groups if len(each) <= 60)
 
 
-def test_chains_of_a_problem_are_drawn_together_without_repeats() -> None:
-    examples = random_examples(30, seed=2)
-    (step,) = islice(draw_steps(examples, 30, 3, seed=0), 1)
-    problems = [example.problem_id for example in step]
-    assert [problems[index] for index in range(0, 30, 3)] == [problems[index + 2] for index in range(0, 30, 3)]
-    assert len(set(step)) == 30
-
-
-def thoughts_of(count: int, thoughts: dict[str, int]) -> list[TokenizedExample]:
-    """Examples of `count` problems, each with so many chains of each thought."""
-    return [
-        TokenizedExample(f"p{problem}", thought, (chain,), (chain,))
-        for problem in range(count)
-        for thought, chains in thoughts.items()
-        for chain in range(chains)
-    ]
-
-
-def test_thoughts_are_drawn_by_weight_and_problems_stay_balanced() -> None:
-    examples = thoughts_of(10, {"cot": 9, "pot": 2, "eot": 1})
-    weights = {"cot": 1.0, "pot": 2.0, "eot": 5.0}
-    drawn = [example for step in islice(draw_steps(examples, 10, 1, 0, weights), 800) for example in step]
-    assert set(Counter(example.problem_id for example in drawn).values()) == {800}
-    shares = {name: count / len(drawn) for name, count in Counter(example.thought for example in drawn).items()}
-    assert shares == pytest.approx({"cot": 1 / 8, "pot": 2 / 8, "eot": 5 / 8}, abs=0.02)
-
-
-def test_without_weights_thoughts_are_drawn_equally_often() -> None:
-    drawn = [step[0].thought for step in islice(draw_steps(thoughts_of(1, {"cot": 9, "pot": 1}), 1, 1, 0), 4000)]
-    assert Counter(drawn)["cot"] / 4000 == pytest.approx(0.5, abs=0.03)
-
-
-def test_chains_drawn_together_are_of_one_thought() -> None:
-    examples = thoughts_of(5, {"cot": 4, "pot": 4})
-    steps = list(islice(draw_steps(examples, 4, 4, seed=0), 40))
-    assert {len({(example.problem_id, example.thought) for example in step}) for step in steps} == {1}
-    assert {step[0].thought for step in steps} == {"cot", "pot"}
-
-
-def test_weights_change_nothing_where_a_problem_has_one_thought() -> None:
-    examples = random_examples(30, seed=2)
-    plain = list(islice(draw_steps(examples, 10, 2, seed=3), 20))
-    assert list(islice(draw_steps(examples, 10, 2, 3, {"cot": 0.1, "pot": 7.0}), 20)) == plain
-    # What was drawn before thoughts were mixed, so that trainings of one thought stay the same.
-    rng = random.Random(3)
-    problems = sorted({example.problem_id for example in examples})
-    rng.shuffle(problems)
-    chains = [example for example in examples if example.problem_id == problems[0]]
-    assert plain[0][:2] == rng.sample(chains, 2)
-
-
-def test_a_thought_without_a_weight_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"thought_weights has none for 'pot', got \['cot'\]; expected a weight"):
-        next(draw_steps(thoughts_of(1, {"cot": 1, "pot": 1}), 1, 1, 0, {"cot": 1.0}))
+def test_what_is_too_long_is_dropped_or_cut_off_and_counted() -> None:
+    examples = examples_of([(10, [5, 40]), (60, [5])])
+    dropped = fit_to(examples, 48, "drop", apart=False)
+    assert (len(dropped.examples), dropped.dropped, dropped.dropped_tokens) == (1, 2, 50 + 65)
+    cut = fit_to(examples, 48, "truncate", apart=False)
+    assert sorted(len(example) for example in cut.examples) == [15, 48]
+    assert (cut.truncated, cut.truncated_tokens, cut.dropped) == (1, 2, 1)
+    apart = fit_to(examples, 48, "drop", apart=True)
+    assert (len(apart.examples), apart.dropped) == (2, 1)
 
 
 def test_training_draws_by_the_weights_of_its_settings() -> None:
     config = CONFIG.model_copy(update={"thought_weights": {"cot": 1.0}})
     with pytest.raises(ValueError, match="none for 'pot'"):
-        fit(tiny_model("llama"), thoughts_of(1, {"pot": 1}), [], config, 0, CPU, lambda _: None)
+        fit(tiny_model("llama"), [TokenizedExample("p0", "pot", (1,), (1,))], [], config, 0, CPU, lambda _: None)
+
+
+def test_single_rows_hide_what_pads_them() -> None:
+    model = tiny_model("llama")
+    examples = random_examples(4, seed=5)
+    batches = list(single_batches(group(examples, shares=True), 10_000, 0))
+    assert all(isinstance(batch, SingleBatch) for batch in batches)
+    assert_same_step(model, examples, [*batches])

@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -46,12 +47,12 @@ from retort.store.artifacts import Address, Artifact, Writer
 from retort.store.gc import find_run
 from retort.tasks import TASKS, arithmetic
 from retort.thoughts import cues
-from retort.training.trainer import Training, address, train_and_save
+from retort.training.trainer import Training, train_and_save
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = '```\n---\nlicense: mit\n---\n<script>alert("x")</script>\n````\n| a | b |\n[x](javascript:0) \\`*_$$\n'
 REASON = "raised <b>NameError|`x`\\"
-TRAINING = {"steps": 1, "batch_examples": 4, "learning_rate": 1e-6, "row_tokens": 256, "micro_batch_rows": 1}
+TRAINING = {"steps": 1, "batch_examples": 4, "learning_rate": 1e-6, "max_example_tokens": 256}
 COUNTS: dict[Split, int] = {"train": 6, "dev": 2}
 
 
@@ -120,8 +121,8 @@ def trained(run: Run, corpus: Artifact, folder: Path) -> Artifact:
     config = run.recipe.student[0].training.model_copy(update={"seeds": (0,)})
     training = Training(corpus, "shipped:teacher", None, "pretrained", config, "test")
     folder.mkdir()
-    stats = train_and_save(training, folder, "cpu")
-    writer = Writer(run.store, address(training))
+    stats = train_and_save(training, folder, torch.device("cpu"))
+    writer = Writer(run.store, training.address)
     return writer.commit(writer.put_directory(folder), stats)
 
 

@@ -172,12 +172,13 @@ def test_the_answer_alone_is_taught_as_a_label_under_the_cue_of_labels():
     chain = replace(
         VERDICT, prompt=f"Question: q?\n{THOUGHTS['cot'].CUE}\n", text="1 + 3 = 4. The answer is 4.", answer="4"
     )
-    made = example(chain, "answer")
+    made = example(chain, "answer", None)
     assert (made.thought, made.prompt, made.target) == ("answer", f"Question: q?\n{THOUGHTS['answer'].CUE}\n", "4")
     asked = label(Problem("t/train/0", "t", "train", "q?", "number", "3"), "answer")
     assert asked is not None
     assert asked.prompt == made.prompt
-    assert example(chain, "chain").target == chain.text
+    taught = example(chain, "chain", 0.25)
+    assert (taught.target, taught.pass_rate) == (chain.text, 0.25)
 
 
 @pytest.mark.parametrize(

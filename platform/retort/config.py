@@ -240,6 +240,7 @@ class Recipe(RecipeModel):
         for student in self.student:
             _refer(f"student.{student.id}.corpus", [student.corpus], corpora)
             _refer(f"student.{student.id}.tasks", student.tasks, self.evaluation.tasks)
+            _check_training(student, self.find_corpus(student.corpus), self.evaluation)
             taught = self.find_corpus(student.corpus).taught
             if student.rollout.iterative and taught != ("socratic",):
                 raise ValueError(
@@ -298,6 +299,27 @@ def _check_chains(corpus: Corpus, teacher: Teacher) -> None:
         raise ValueError(
             f"{where}.{wanted.needs_equal_chains[0]} needs the same number of chains of every problem, teacher "
             f"{teacher.id} stops at {teacher.num_correct} correct ones; leave it, or policy = 'fixed'"
+        )
+
+
+def _check_training(student: Student, corpus: Corpus, evaluation: EvaluationConfig) -> None:
+    """Raises ValueError where a training wants what its corpus has not, or would report what chose its checkpoint."""
+    where, training = f"student.{student.id}.training", student.training
+    if training.curriculum_steps and not corpus.teachers:
+        raise ValueError(
+            f"{where}.curriculum_steps = {training.curriculum_steps}: gold labels do not tell how hard problems are; "
+            f"expected a corpus with teachers, or 0"
+        )
+    if training.choose_by == "dev_loss":
+        return
+    if student.rollout.iterative:
+        raise ValueError(
+            f"{where}.choose_by = 'dev_accuracy': a pair is trained one by one, answers together; expected 'dev_loss'"
+        )
+    if evaluation.split == "dev":
+        raise ValueError(
+            f"{where}.choose_by = 'dev_accuracy' with evaluation.split = 'dev': the problems that choose the checkpoint"
+            f" would be those that it is reported on; expected choose_by = 'dev_loss', or split = 'test'"
         )
 
 

@@ -13,10 +13,12 @@ from retort import evaluation, overlap, verification
 from retort.combining import Tolerance, parse
 from retort.comparison import Measured, compare
 from retort.config import Corpus, Recipe, Student
+from retort.engines import models
 from retort.engines.interface import ModelConfig
 from retort.planning import (
     Plans,
     base_plans,
+    exam,
     num_chains,
     pilot_plans,
     plan_name,
@@ -33,7 +35,7 @@ from retort.store.artifacts import Address, Artifact, Writer, find
 from retort.store.hashing import digest
 from retort.store.plan import CHARACTERS_PER_TOKEN, Plan, united
 from retort.thoughts.socratic import Role
-from retort.training.trainer import train
+from retort.training.trainer import Training, train
 from retort.verification import verify
 
 logger = logging.getLogger(__name__)
@@ -184,7 +186,9 @@ def train_part(
     corpus = run.artifacts["corpus"][student.corpus]
     config = student.training.model_copy(update={"seeds": (seed,)})
     view = None if role is None or student.rollout.iterative is None else (role, student.rollout.iterative)
-    return train(run.store, corpus, student.base, student.revision, student.init, config, name, view, tells_tune)
+    revision, examined = models.pin(student.base, student.revision), exam(run, student)
+    training = Training(corpus, student.base, revision, student.init, config, name, view, examined, tells_tune)
+    return train(run.store, training)
 
 
 def judge(

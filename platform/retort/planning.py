@@ -19,6 +19,7 @@ from retort.run import Run
 from retort.sampling import Model
 from retort.store.plan import Plan
 from retort.thoughts.socratic import Role
+from retort.training.examining import Exam
 from retort.verification import until_correct
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,19 @@ def student_plans(run: Run) -> list[tuple[str, Model, Plans]]:
             model = served(run, student.engine, paths, None, student.rollout)
             plans.append((name, model, _tests(run, model, tasks, tasks if weighs else (), taught)))
     return plans
+
+
+def exam(run: Run, student: Student) -> Exam | None:
+    """The dev problems by which checkpoints of a student are told apart, under its first thought; None where their loss
+    does.
+    """
+    config = student.training
+    if config.choose_by != "dev_accuracy":
+        return None
+    asked, thought = student_asked(student.rollout), run.recipe.find_corpus(student.corpus).taught[0]
+    chosen = tuple(run.exam_problems(student)[: config.dev_problems])
+    prompts = tuple(asked(problem, thought) for problem in chosen)
+    return Exam(chosen, thought, prompts, config.dev_max_new_tokens, student.rollout, run.recipe.verification)
 
 
 def student_parts(student: Student) -> list[tuple[str, Role | None, int]]:

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 READ_VERSIONS = tuple(str(version) for version in range(1, SCHEMA_VERSION + 1))
 
 AnswerKind = Literal["number", "choice", "yes_no", "text"]
@@ -134,7 +134,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to learn: a prompt and its target as text; `training.examples` turns it into token ids with a mask."""
+    """One thing to learn: a prompt and its target as text; `training.examples` turns it into token ids.
+
+    `pass_rate` is the share of right chains among all that were looked at of the problem and thought, by which a
+    curriculum orders problems; None for gold labels, and where the problem has no gold answer.
+    """
 
     problem_id: str
     split: Split
@@ -142,6 +146,7 @@ class Example:
     index: int
     prompt: str
     target: str
+    pass_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

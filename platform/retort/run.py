@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retort.asking import student_asked
-from retort.config import Corpus, Recipe, Teacher
+from retort.config import Corpus, Recipe, Student, Teacher
 from retort.engines import models
 from retort.engines.interface import ModelConfig
 from retort.engines.local import LocalModelConfig
@@ -39,6 +39,11 @@ class Run:
         """Problems of some tasks and splits, in order."""
         kept = (self.artifacts["problems"][task].records(Problem) for task in tasks)
         return [problem for problems in kept for problem in problems if problem.split in splits]
+
+    def exam_problems(self, student: Student) -> list[Problem]:
+        """The dev problems by which checkpoints of a student can be told apart: those with gold answers."""
+        tasks = self.recipe.find_corpus(student.corpus).tasks
+        return [problem for problem in self.problems(tasks, ("dev",)) if problem.answer is not None]
 
 
 def prepare(recipe: Recipe, store: Store) -> Run:
@@ -77,6 +82,11 @@ def prepare(recipe: Recipe, store: Store) -> Run:
             raise ValueError(
                 f"evaluation.combine: a weighted combiner needs dev problems; {', '.join(tasks)}, the tasks of student "
                 f"{student.id}, have none"
+            )
+        if student.training.choose_by == "dev_accuracy" and not run.exam_problems(student):
+            raise ValueError(
+                f"student.{student.id}.training.choose_by = 'dev_accuracy': no dev problem of corpus {student.corpus} "
+                f"has a gold answer; expected some, or choose_by = 'dev_loss'"
             )
         if student.rollout.iterative is not None:
             for problem in run.problems(tasks, (split,)):

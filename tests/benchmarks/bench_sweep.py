@@ -45,7 +45,7 @@ id = "cot"
 base = "shipped:student"
 corpus = "chains"
 engine = "hf"
-training = { steps = 200, batch_examples = 16, learning_rate = 3e-3, row_tokens = 256, num_workers = 0 }
+training = { steps = 200, batch_examples = 16, learning_rate = 3e-3, max_example_tokens = 256, num_workers = 0 }
 [evaluation]
 tasks = ["arithmetic"]
 max_new_tokens = 96

@@ -69,10 +69,10 @@ class _Batch:
 
 
 class Engine:
-    """One model, which answers one batch at a time."""
+    """One model, which answers one batch at a time: its settings', or one `loaded` with its tokenizer."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, loaded: tuple[Any, Any] | None = None) -> None:
+        self._config, self._loaded = config, loaded
         self._model: _Model | None = None
         self._filling: dict[SamplingDistribution, _Batch] = {}
         self._turn = asyncio.Lock()
@@ -82,7 +82,8 @@ class Engine:
         return self._model.num_tokens if self._model is not None else 0
 
     async def start(self) -> None:
-        self._model = await asyncio.to_thread(_Model, self._config)
+        model, tokenizer = self._loaded or await asyncio.to_thread(_load, self._config)
+        self._model = _Model(self._config, model, tokenizer)
 
     async def complete(
         self, prompt: str | Messages, request: Request, distribution: SamplingDistribution
@@ -118,39 +119,39 @@ class Engine:
         self._filling.clear()
 
 
+def _load(config: Config) -> tuple[Any, Any]:
+    """Weights on their device, and the tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    located = models.locate(config.model)
+    asked = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    architecture = AutoConfig.from_pretrained(located, **asked)
+    auto: Any = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
+    device = torch.device("cuda" if config.num_gpus(has_gpus=torch.cuda.is_available()) else "cpu")
+    tokenizer: Any = AutoTokenizer.from_pretrained(located, **asked)
+    model = auto.from_pretrained(located, dtype=config.dtype, use_safetensors=True, **asked)
+    return model.to(device).eval(), tokenizer
+
+
 class _Model:
     """Tokenizer and weights."""
 
-    def __init__(self, config: Config) -> None:
-        import torch
-        from transformers import (
-            AutoConfig,
-            AutoModelForCausalLM,
-            AutoModelForSeq2SeqLM,
-            AutoTokenizer,
-            GenerationConfig,
-        )
+    def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
+        from transformers import GenerationConfig
 
         self.num_tokens = 0
-        self._config = config
-        located = models.locate(config.model)
-        asked = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-        architecture = AutoConfig.from_pretrained(located, **asked)
-        self._is_encoder_decoder: bool = architecture.is_encoder_decoder
-        auto: Any = AutoModelForSeq2SeqLM if self._is_encoder_decoder else AutoModelForCausalLM
-        self._device = torch.device("cuda" if config.num_gpus(has_gpus=torch.cuda.is_available()) else "cpu")
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(located, **asked)
-        model = auto.from_pretrained(located, dtype=config.dtype, use_safetensors=True, **asked)
-        self._model: Any = model.to(self._device).eval()
+        self._config, self._model, self._tokenizer = config, model, tokenizer
+        self._is_encoder_decoder: bool = model.config.is_encoder_decoder
+        self._device = model.device
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         self._end_ids = {end for end in (*listed, self._tokenizer.eos_token_id) if end is not None}
         self._pad_id: int = next(end for end in (self._tokenizer.pad_token_id, *self._end_ids, 0) if end is not None)
         # What a checkpoint recommends (beams, penalties, forced tokens) has no part in a draw.
-        model.generation_config = GenerationConfig(
-            pad_token_id=self._pad_id, decoder_start_token_id=getattr(architecture, "decoder_start_token_id", None)
-        )
-        self._positions = _positions(architecture, self._tokenizer)
+        start_id = getattr(model.config, "decoder_start_token_id", None)
+        model.generation_config = GenerationConfig(pad_token_id=self._pad_id, decoder_start_token_id=start_id)
+        self._positions = _positions(model.config, self._tokenizer)
 
     def encode(self, prompt: str | Messages, request: Request) -> list[int]:
         """Token ids of a prompt. Raises PromptTooLongError where the model cannot see it and its completion."""

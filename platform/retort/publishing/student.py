@@ -229,9 +229,17 @@ def shown_examples(examples: Iterable[Example], thoughts: Sequence[str], view: V
 
 def _training(checkpoint: Artifact) -> str:
     stats = checkpoint.stats
-    dev = f"a dev loss of {number(stats['best_dev_loss'])} at step {count(stats['best_step'])}"
+    measured = [
+        *([f"a dev loss of {number(stats['best_dev_loss'])}"] if stats["best_dev_loss"] is not None else []),
+        *(
+            [f"a dev accuracy of {percent(stats['best_dev_accuracy'])}"]
+            if stats["best_dev_accuracy"] is not None
+            else []
+        ),
+    ]
     return (
         f"{count(stats['train_examples'])} training and {count(stats['dev_examples'])} dev examples, "
-        f"{count(stats['too_long'])} left out as too long; {count(stats['target_tokens'])} target tokens; the kept "
-        f"weights have {dev}. `metrics.jsonl` holds the curve. Settings:"
+        f"{count(stats['too_long'])} left out as too long, {count(stats['truncated'])} cut off; "
+        f"{count(stats['target_tokens'])} target tokens; the kept weights are those of step {count(stats['best_step'])}"
+        f"{', with ' * bool(measured)}{' and '.join(measured)}. `metrics.jsonl` holds the curve. Settings:"
     )

@@ -12,7 +12,7 @@ from retort.report.blocks import Block, Listing, Remark, Section, Table, table
 from retort.report.contents import ROLE_WORDS, Contents, Role
 from retort.report.cost import STAGES, Stats, sampling_stats, stage_seconds
 from retort.report.duels import Side
-from retort.report.formatting import ABSENT, count, counted, duration, number, shortened, tokens
+from retort.report.formatting import ABSENT, count, counted, duration, number, percent, shortened, tokens
 from retort.report.recipes import INNER, recipe_text, toml
 from retort.store.artifacts import Artifact
 from retort.verification import ACCEPTED
@@ -25,6 +25,7 @@ FIELDS = (
     "of each; its id is then among the differences. A dash marks a table or field that a run does not have: an older "
     "release may not have known it."
 )
+LEARNED = ["target tokens", "best step", "dev loss", "dev accuracy"]
 SPENT = (
     "Times are wall-clock times. Prompt tokens count once a chain, though chains of a prompt share their prefill. What "
     "an earlier run had finished stands here with what it cost then; tokens of chains that their pools had before are "
@@ -212,7 +213,12 @@ def cost(sides: Sequence[Side]) -> Section:
     blocks = [
         *_table("Seconds by stage", ["stage"], letters, by_stage),
         *_table("Tokens sampled", ["from", "run"], numbers, _tokens(sides)),
-        *_table("Tokens learned", ["checkpoint", "run"], ["target tokens", "best step", "dev loss"], _learned(sides)),
+        *_table(
+            "Tokens learned",
+            ["checkpoint", "run"],
+            ["target tokens", "best step", "dev loss", "dev accuracy"],
+            _learned(sides),
+        ),
     ]
     return Section("cost", "Cost", (*blocks, Remark(SPENT)))
 
@@ -223,7 +229,8 @@ def _learned(sides: Sequence[Side]) -> Iterator[list[str]]:
     ]
     for name, letter, stats in sorted(made, key=lambda row: row[:2]):
         spent = (count(stats[key]) for key in ("target_tokens", "best_step"))
-        yield [name, letter, *spent, number(stats["best_dev_loss"])]
+        accuracy = ABSENT if stats["best_dev_accuracy"] is None else percent(stats["best_dev_accuracy"])
+        yield [name, letter, *spent, number(stats["best_dev_loss"]), accuracy]
 
 
 def _tokens(sides: Sequence[Side]) -> Iterator[list[str]]:

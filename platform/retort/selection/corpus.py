@@ -26,7 +26,7 @@ from retort.store.artifacts import Address, Artifact, File, Writer, find, read_t
 from retort.store.hashing import digest
 
 logger = logging.getLogger(__name__)
-VERSION = 4
+VERSION = 5
 FILES = 8
 """Files of a corpus; a problem's chains meet in one of them."""
 
@@ -138,17 +138,20 @@ def select_group(group: pa.Table, config: SelectionConfig, left_out: Mapping[str
     """
     fates = select(from_rows(Verdict, group.to_pylist()), config, left_out)
     columns: list[dict[str, Any]] = []
+    examples: list[Example] = []
     for thought, pairs in groupby(fates, key=lambda pair: pair[0].thought):
         chains, taken = list(pairs), Counter[str]()
         looked_at = [verdict for verdict, _ in chains]
         bigrams = unique_bigrams(looked_at) if config.pick == "open_ended" else 0
-        about = {"sampled_thought": thought, "bigrams": bigrams, "stratum": stratum(pass_rate(looked_at))}
+        rate = pass_rate(looked_at)
+        examples += [example(verdict, config.target, rate) for verdict in looked_at]
+        about = {"sampled_thought": thought, "bigrams": bigrams, "stratum": stratum(rate)}
         for place, (verdict, fate) in enumerate(chains):
             rank = taken[verdict.model_id]
             taken[verdict.model_id] += fate == "selected"
             source = f"{thought}/{verdict.model_id}"
             columns.append({"fate": fate, "source": source, "rank": rank, "leads": place == 0, **about})
-    made = to_table(Example, [example(verdict, config.target) for verdict, _ in fates])
+    made = to_table(Example, examples)
     told = pa.Table.from_pylist(columns, schema=TOLD)
     for name in TOLD.names:
         made = made.append_column(name, told.column(name))

@@ -130,8 +130,8 @@ def training(steps: int) -> TrainingConfig:
         learning_rate=3e-3,
         warmup_steps=100,
         schedule="cosine",
-        row_tokens=320,
-        micro_batch_rows=4,
+        max_example_tokens=320,
+        row_tokens=1280,
     )
 
 

@@ -313,7 +313,7 @@ def num_concurrent(recipe: Recipe) -> int:
     import ray
 
     config, training = swept(recipe), student_of(recipe).training
-    has, workers = ray.cluster_resources(), max(training.num_workers, 1)
+    has, workers = ray.cluster_resources(), max(training.most_workers, 1)
     fits = [int(has.get("CPU", 0) // (workers * training.cpus_per_worker))]
     if training.gpus_per_worker:
         fits.append(int(has.get("GPU", 0) // (workers * training.gpus_per_worker)))

@@ -24,6 +24,7 @@ from retort.store.artifacts import Address
 from retort.store.hashing import canonical_json, digest, digest_file
 from retort.thoughts import cues, exemplars
 from retort.training import trainer
+from retort.training.config import MACHINERY
 
 VERSION = 2
 """Of what identifies a trial."""
@@ -65,7 +66,7 @@ def identity(trial: Recipe) -> str:
     """
     fields = trial.model_dump(mode="json", exclude={"name", "store", "sampling", "assumed", "sweep"})
     for student in fields["student"]:
-        for name in ("num_workers", "cpus_per_worker", "gpus_per_worker"):
+        for name in MACHINERY:
             del student["training"][name]
     for teacher, of in zip(fields["teacher"], trial.teacher, strict=True):
         teacher["settings"] = of.settings.identity()

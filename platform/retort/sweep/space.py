@@ -13,6 +13,7 @@ from retort.config import Corpus, Recipe, Student, expected
 from retort.loading import one_line
 from retort.store.hashing import digest
 from retort.sweep.config import Choices, Range, Space, SweepConfig
+from retort.training.config import MACHINERY
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -24,9 +25,7 @@ OF_CORPUS = ("selection", "tasks", "teachers", "thoughts")
 OF_STUDENT = ("base", "engine", "init", "revision", "rollout")
 NEVER = {
     "seeds": "expected training.seed, which is one of them",
-    **dict.fromkeys(
-        ("num_workers", "cpus_per_worker", "gpus_per_worker"), "makes no difference to a student; set it in the recipe"
-    ),
+    **dict.fromkeys(sorted(MACHINERY), "makes no difference to a student; set it in the recipe"),
 }
 """Fields of `training` that are no part of what a sweep compares, and why."""
 STEP_SLACK = 1e-6

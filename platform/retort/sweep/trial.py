@@ -3,7 +3,6 @@
 It tells Tune of dev losses as they come, enters itself in the ledger, and then tells Tune that it has ended.
 """
 
-import json
 import logging
 import math
 import time
@@ -15,6 +14,7 @@ from retort.combining import parse
 from retort.config import Recipe
 from retort.run import Run, index
 from retort.store import Store
+from retort.store.artifacts import Artifact
 from retort.store.claims import present
 from retort.sweep import ledger
 from retort.sweep.ledger import Row
@@ -57,7 +57,8 @@ class Trials:
             run = pipeline.carry_out(recipe, self.store, "evaluate", tells_tune=True)
             made = index(run)
         scores = read_scores(run, recipe.student[0].id)
-        curve = read_curve(run)
+        # Of a pair of students the first speaks, as it does to Tune.
+        checkpoint = next(iter(run.artifacts["checkpoint"].values()))
         row = Row(
             id=trial_id,
             params=params,
@@ -65,9 +66,9 @@ class Trials:
             run=made.prefix,
             value=value_of(scores, recipe, task_of(self.recipe), decode_of(self.recipe)),
             scores=scores,
-            step=recipe.student[0].training.steps,
-            dev_loss=min((loss for _, loss in curve), default=None),
-            curve=curve,
+            step=checkpoint.stats["steps"],
+            dev_loss=checkpoint.stats["best_dev_loss"],
+            curve=read_curve(checkpoint),
             seconds=round(time.monotonic() - began, 3),
             created_at_s=time.time(),
             thought=voice_of(recipe),
@@ -81,10 +82,9 @@ def read_scores(run: Run, name: str) -> list[dict[str, Any]]:
     return run.artifacts["evaluation"][name].lines("scores.jsonl")
 
 
-def read_curve(run: Run) -> list[tuple[int, float]]:
-    """Steps and finite dev losses of a trial's training; of a pair of students, those of the first."""
-    made = next(iter(run.artifacts["checkpoint"].values()))
-    rows = [json.loads(line) for line in made.read("metrics.jsonl").decode().splitlines()]
+def read_curve(checkpoint: Artifact) -> list[tuple[int, float]]:
+    """Steps and finite dev losses of a trial's training."""
+    rows = checkpoint.lines("metrics.jsonl")
     found = [(row["step"], row["dev_loss"]) for row in rows if row["dev_loss"] is not None]
     return [(step, loss) for step, loss in found if math.isfinite(loss)]
 

@@ -1,11 +1,24 @@
 """Settings of a student's training."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SEED_LIMIT = 2**32
 """Seeds that every generator of random numbers takes as they are; some take -1 for 1."""
+
+
+class LoraConfig(BaseModel):
+    """Low-rank adapters on every linear layer but the output (`peft`); merged into the weights when they are saved."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(ge=1)
+    alpha: int = Field(default=16, ge=1)
+    """Adapters are scaled by `alpha / rank`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dora: bool = False
+    """Learn the magnitude of each weight column apart from its direction (DoRA)."""
 
 
 class TrainingConfig(BaseModel):
@@ -20,32 +33,62 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(gt=0, lt=1)
     """Peak learning rate of AdamW."""
     group_chains: int = Field(default=1, ge=1)
-    """Chains of one problem that are drawn together; 1 is the papers' balanced draw."""
+    """Chains of one problem that are drawn together, and share its prompt; 1 is the papers' balanced draw."""
     thought_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """Where a problem has chains of several thoughts, how often each is drawn; none named: all equally often."""
+    chain_weights: Literal["equal", "per_problem"] = "equal"
+    """Weight of a chain's tokens in the loss: 1, or 1/n for the n chains of its problem that are drawn together, so
+    that problems with many chains do not outweigh those with few."""
+    curriculum_steps: int = Field(default=0, ge=0)
+    """Steps over which problems come in from the easiest, by the teacher's pass rate; 0: all from the start."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up, within `steps`."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Decay of the learning rate after the warm-up."""
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
+    """Learning rate after the warm-up, as transformers has it."""
     weight_decay: float = Field(default=0.0, ge=0)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    row_tokens: int = Field(default=512, ge=16)
-    """Length of a packed row, in tokens; a longer example is left out, with the reason `too_long`. For
-    encoder-decoders, which do not pack, it bounds the prompt and the target each."""
-    micro_batch_rows: int = Field(default=4, ge=1)
-    """Packed rows of one forward pass, or pairs that fill as many tokens; a step accumulates as many passes as its
-    examples need."""
+    max_example_tokens: int = Field(default=512, ge=16)
+    """Longest example, prompt and target together (an encoder-decoder's each); the model's positions bound it too."""
+    long_examples: Literal["drop", "truncate"] = "drop"
+    """What becomes of a longer one: it is left out, or its target is cut off. One whose prompt is too long is left
+    out."""
+    row_tokens: int = Field(default=2048, ge=16)
+    """Tokens of a packed row, which is one forward pass; a step accumulates as many as its examples need. For
+    encoder-decoders, which do not pack, the positions of a batch of pairs."""
+    share_prompts: bool = True
+    """Compute a prompt once for all chains of a step that have it. Changes no loss and no gradient."""
     dev_every: int = Field(default=100, ge=1)
-    """Steps between two measurements of the dev loss; the checkpoint with the lowest one is kept."""
+    """Steps between two measurements on dev problems; the best checkpoint by `choose_by` is kept."""
+    choose_by: Literal["dev_loss", "dev_accuracy"] = "dev_loss"
+    """What tells checkpoints apart: the loss on dev chains, or greedy answers to dev problems."""
+    dev_problems: int = Field(default=100, ge=1)
+    """Dev problems that `dev_accuracy` asks, the first by id."""
+    dev_max_new_tokens: int = Field(default=256, ge=1)
+    """Token budget of an answer to one of them."""
+    patience: int | None = Field(default=None, ge=1)
+    """Measurements in a row without a new best after which training stops early."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of weights and activations."""
+    """Precision of matrix products and activations, and of the saved student. Weights and optimiser are float32."""
+    lora: LoraConfig | None = None
+    """Train adapters instead of all weights."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Seeds of the drawing of examples (and of the weights, where the student starts from random ones): one training
     each."""
-    num_workers: int = Field(default=1, ge=0)
-    """Data-parallel workers of Ray Train; 0 trains in the process of the run, or of the trial."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """`torch.compile` the student: slower to start, faster where a GPU trains for long."""
+    shard: bool = False
+    """Share out weights, gradients and optimiser over the workers (FSDP2), for students that one of them cannot
+    hold."""
+    save_every_s: float = Field(default=60.0, ge=0)
+    """Seconds between two saved states, from which a training that died goes on; longer where saving takes long. 0:
+    after every step."""
+    num_workers: int | tuple[int, int] = 1
+    """Data-parallel workers of Ray Train; 0 trains in the process of the run, or of the trial. Two numbers are the
+    least and the most: as many as there is room for, more or fewer as nodes come and go."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores, and PyTorch threads, of a worker."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)
@@ -59,8 +102,56 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"{list(seeds)!r} names one twice; expected each once")
         return seeds
 
+    @field_validator("num_workers")
+    @classmethod
+    def _in_order(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        least, most = (workers, workers) if isinstance(workers, int) else workers
+        if least < 0 or most < least or (isinstance(workers, tuple) and least == 0):
+            raise ValueError(f"{workers!r}; expected 0 or more, or [least, most] with 1 ≤ least ≤ most")
+        return workers
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.max_example_tokens > self.row_tokens:
+            raise ValueError(
+                f"row_tokens = {self.row_tokens}, max_example_tokens = {self.max_example_tokens}: a row holds whole "
+                f"examples; expected row_tokens to be no less"
+            )
+        if self.shard and self.least_workers < 2:
+            raise ValueError(f"shard = true with num_workers = {self.num_workers}: expected at least 2 to share out to")
+        if self.shard and self.choose_by == "dev_accuracy":
+            raise ValueError(
+                "choose_by = 'dev_accuracy' with shard = true: no worker has all weights to answer with; "
+                "expected 'dev_loss'"
+            )
+        return self
+
     @property
     def seed(self) -> int:
         """The seed of one training: whoever starts it has picked one of `seeds`."""
         assert len(self.seeds) == 1, f"one training has one seed, got {self.seeds}"
         return self.seeds[0]
+
+    @property
+    def least_workers(self) -> int:
+        """Workers that a training starts with at least."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that a training has at most."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+
+MACHINERY = frozenset(
+    {
+        "activation_checkpointing",
+        "compile",
+        "cpus_per_worker",
+        "gpus_per_worker",
+        "num_workers",
+        "save_every_s",
+        "shard",
+    }
+)
+"""Fields that say how a student is computed and not which: rounding apart, none changes it."""

@@ -1,15 +1,12 @@
-"""Examples as token ids, and the order in which they are drawn.
+"""Examples as token ids.
 
-A step's examples depend on the seed, the step and the corpus only: neither packing nor the number of workers changes
-which examples form a step. Prompt and target are tokenised apart, so that the prompt's tokens are those that the
-student is later asked with.
+Prompt and target are tokenised apart, so that the prompt's tokens are those that the student is later asked with.
 """
 
-import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from retort.records import Example
 from retort.thoughts.socratic import Iterative, Role, views
@@ -20,12 +17,16 @@ View = tuple[Role, Iterative]
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """`prompt_ids` carry no loss; `target_ids` end with the end-of-text token."""
+    """`prompt_ids` carry no loss; `target_ids` end with the end-of-text token, unless they were cut off."""
 
     problem_id: str
     thought: str
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
+    weight: float = 1.0
+    """Of its tokens in the loss."""
+    pass_rate: float | None = None
+    """Share of right chains that the teacher had on the problem; None where nobody knows."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.target_ids)
@@ -44,7 +45,7 @@ def viewed(examples: Sequence[Example], view: View | None) -> list[Example]:
     turns: list[Example] = []
     for example in examples:
         for prompt, target in views(example.prompt, example.target, role, settings):
-            turns.append(Example(example.problem_id, example.split, role, seen[example.problem_id], prompt, target))
+            turns.append(replace(example, thought=role, index=seen[example.problem_id], prompt=prompt, target=target))
             seen[example.problem_id] += 1
     return turns
 
@@ -53,7 +54,8 @@ def tokenize(tokenizer: Any, examples: Sequence[Example]) -> list[TokenizedExamp
     """Examples as token ids, in order.
 
     Raises:
-        ValueError: the tokenizer has no end-of-text token, without which a student never learns to stop.
+        ValueError: the tokenizer has no end-of-text token, without which a student never learns to stop; a prompt is
+            empty, so that nothing predicts the first token of its target.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer has no eos_token: expected one that ends a target; set it in tokenizer_config.json")
@@ -61,48 +63,41 @@ def tokenize(tokenizer: Any, examples: Sequence[Example]) -> list[TokenizedExamp
         return []
     prompts = tokenizer([example.prompt for example in examples])["input_ids"]
     targets = tokenizer([example.target for example in examples], add_special_tokens=False)["input_ids"]
-    return [
-        TokenizedExample(example.problem_id, example.thought, tuple(prompt), (*target, tokenizer.eos_token_id))
-        for example, prompt, target in zip(examples, prompts, targets, strict=True)
-    ]
+    made: list[TokenizedExample] = []
+    for example, prompt, target in zip(examples, prompts, targets, strict=True):
+        if not prompt:
+            raise ValueError(f"{example.problem_id}: its prompt {example.prompt!r} has no tokens; expected some")
+        ids = tuple(prompt), (*target, tokenizer.eos_token_id)
+        made.append(TokenizedExample(example.problem_id, example.thought, *ids, pass_rate=example.pass_rate))
+    return made
 
 
-def draw_steps(
-    examples: Sequence[TokenizedExample],
-    batch_examples: int,
-    group_chains: int,
-    seed: int,
-    thought_weights: Mapping[str, float] | None = None,
-) -> Iterator[list[TokenizedExample]]:
-    """Endless steps of `batch_examples` examples, balanced over problems (SCoTD's `all_correct_paths_balanced`).
+@dataclass(slots=True)
+class Fitted:
+    """Examples that fit a model, and what became of those that did not, in examples and in tokens."""
 
-    Each epoch visits every problem once, in a new order, draws one of its thoughts by weight (all weigh the same where
-    no weights are given), and of that thought `group_chains` chains without repeats (all of them where there are
-    fewer), so that a problem weighs the same however many chains and thoughts it has.
+    examples: list[TokenizedExample] = field(default_factory=list)
+    dropped: int = 0
+    dropped_tokens: int = 0
+    truncated: int = 0
+    truncated_tokens: int = 0
 
-    Raises:
-        ValueError: there are weights, and an example's thought has none.
-    """
-    weights = thought_weights or {example.thought: 1.0 for example in examples}
-    by_problem: dict[str, dict[str, list[TokenizedExample]]] = defaultdict(lambda: defaultdict(list))
+
+def fit_to(
+    examples: Sequence[TokenizedExample], most: int, long_examples: Literal["drop", "truncate"], apart: bool
+) -> Fitted:
+    """Leave out, or cut off, what is longer than `most` tokens: prompt and target together, or each where they are
+    `apart` (an encoder-decoder's)."""
+    made = Fitted()
     for example in examples:
-        if example.thought not in weights:
-            raise ValueError(
-                f"thought_weights has none for {example.thought!r}, got {sorted(weights)}; expected a weight for each "
-                f"thought of the corpus, or none at all"
-            )
-        by_problem[example.problem_id][example.thought].append(example)
-    problems = sorted(by_problem)
-    rng = random.Random(seed)
-    pending: list[TokenizedExample] = []
-    while True:
-        rng.shuffle(problems)
-        for problem in problems:
-            thoughts = sorted(by_problem[problem])
-            # One thought leaves nothing to draw: the order of a corpus of one is that of the seed alone.
-            (thought,) = rng.choices(thoughts, [weights[name] for name in thoughts]) if len(thoughts) > 1 else thoughts
-            chains = by_problem[problem][thought]
-            pending += rng.sample(chains, min(group_chains, len(chains)))
-            while len(pending) >= batch_examples:
-                yield pending[:batch_examples]
-                pending = pending[batch_examples:]
+        room = most if apart else most - len(example.prompt_ids)
+        if len(example.target_ids) <= room and len(example.prompt_ids) <= most:
+            made.examples.append(example)
+        elif long_examples == "truncate" and room > 0 and len(example.prompt_ids) <= most:
+            made.examples.append(replace(example, target_ids=example.target_ids[:room]))
+            made.truncated += 1
+            made.truncated_tokens += len(example.target_ids) - room
+        else:
+            made.dropped += 1
+            made.dropped_tokens += len(example)
+    return made

@@ -1,127 +1,109 @@
-"""Micro-batches: examples laid out as tensors, for each kind of student.
+"""Packed rows for decoder-only students: several groups, each one prompt with its chains, in one forward pass.
 
-A decoder-only student takes packed rows: several examples in one row of fixed length, none of which sees another.
-Positions restart at 0 with each example; transformers reads those restarts as the borders of its attention mask when it
-is given no mask. Fixed lengths also spare CPU back ends a new kernel for every shape. An encoder-decoder student takes
-pairs, padded: the prompt goes to the encoder, the target to the decoder.
+    prompt A · chain A0 · chain A1 · prompt B · chain B0 · padding        a row
+    0 … p−1  · p …      · p …      · 0 …      · …                        its positions
 
-Shapes: B rows of a micro-batch, T tokens of a row or of a target, S tokens of a prompt.
+A prompt is computed once for all chains of a step that have it: positions of each chain go on behind the prompt, a
+chain attends to its prompt and to itself (`attention`), and the logits at the prompt's last token are scored against
+the first token of every chain. So loss and gradients are those of each example alone.
+
+Shapes: T positions of a row, S scored target tokens.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
-from retort.training.config import TrainingConfig
+from retort.training.attention import Layout, Span, flex_layout, pieces
 from retort.training.examples import TokenizedExample
 
-logger = logging.getLogger(__name__)
-
-IGNORED = -100
-WIDTH_STEP = 16
-"""What is not packed is padded to a multiple of this, so that there are few shapes."""
+WIDTH_STEP = 64
+"""Rows end at a multiple of this where they need not all be of one length: few shapes, and little padding."""
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Rows for a decoder-only model. `labels_BT` holds at each position the token that follows it, or `IGNORED`."""
+class Group:
+    """Examples with one prompt."""
 
-    input_ids_BT: torch.Tensor
-    position_ids_BT: torch.Tensor
-    labels_BT: torch.Tensor
+    prompt_ids: tuple[int, ...]
+    chains: tuple[TokenizedExample, ...]
 
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """What the model is called with."""
-        return {"input_ids": self.input_ids_BT, "position_ids": self.position_ids_BT}
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the forward pass, with padding."""
-        return self.input_ids_BT.numel()
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + sum(len(chain.target_ids) for chain in self.chains)
 
 
 @dataclass(frozen=True, slots=True)
-class PairBatch:
-    """Pairs for an encoder-decoder model. The decoder reads `labels_BT` one step late, behind its start token."""
+class Row:
+    """A packed row. Logits at `source_S` (one position may be scored several times) are to predict `labels_S`."""
 
-    input_ids_BS: torch.Tensor
-    attention_mask_BS: torch.Tensor
-    decoder_input_ids_BT: torch.Tensor
-    labels_BT: torch.Tensor
-
-    @property
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """What the model is called with."""
-        return {
-            "input_ids": self.input_ids_BS,
-            "attention_mask": self.attention_mask_BS,
-            "decoder_input_ids": self.decoder_input_ids_BT,
-        }
+    input_ids_T: torch.Tensor
+    position_ids_T: torch.Tensor
+    source_S: torch.Tensor
+    labels_S: torch.Tensor
+    weights_S: torch.Tensor
+    spans: tuple[Span, ...]
+    num_tokens: int
+    """Tokens that are computed, without padding."""
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of the forward pass, with padding."""
-        return self.input_ids_BS.numel() + self.labels_BT.numel()
+    def num_positions(self) -> int:
+        """Positions of the forward pass, with padding."""
+        return len(self.input_ids_T)
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of a token and one that it attends to: what attention costs."""
+        total = 0
+        for span in self.spans:
+            prompt = span.prompt_end - span.begin
+            begins = (span.prompt_end, *span.chain_ends)
+            lengths = [end - begin for begin, end in zip(begins, span.chain_ends, strict=False)]
+            total += prompt * (prompt + 1) // 2 + sum(
+                length * prompt + length * (length + 1) // 2 for length in lengths
+            )
+        return total
+
+    def attention(self, device: torch.device, flex: bool) -> Layout:
+        """How the row attends, for `attention.attend`."""
+        if flex:
+            return flex_layout(self.spans, self.num_positions, device)
+        return pieces(self.spans, self.num_positions).to(device)
+
+    def logits(self, model: Any, device: torch.device, flex: bool) -> torch.Tensor:
+        """`[S, vocabulary]`: what the model says of each scored token."""
+        return model(
+            input_ids=self.input_ids_T[None].to(device),
+            position_ids=self.position_ids_T[None].to(device),
+            packed=self.attention(device, flex),
+            logits_to_keep=self.source_S.to(device),
+            use_cache=False,
+        ).logits[0]
 
 
-Batch = MicroBatch | PairBatch
-Layout = Callable[[Sequence[TokenizedExample]], Iterator[Batch]]
-"""Examples of a step in, the micro-batches that a model takes out."""
+def group(examples: Sequence[TokenizedExample], shares: bool) -> list[Group]:
+    """Examples with one prompt together, in the order of their first; each alone where prompts are not shared."""
+    if not shares:
+        return [Group(example.prompt_ids, (example,)) for example in examples]
+    chains: dict[tuple[int, ...], list[TokenizedExample]] = {}
+    for example in examples:
+        chains.setdefault(example.prompt_ids, []).append(example)
+    return [Group(prompt_ids, tuple(found)) for prompt_ids, found in chains.items()]
 
 
-def layout(model: Any, config: TrainingConfig, pad_id: int) -> Layout:
-    """How examples are laid out for a model: pairs, packed rows, or rows of one where it would mix packed examples.
-
-    Raises:
-        ValueError: rows are longer than the model has positions for; an encoder-decoder does not say how it starts.
-    """
-    max_tokens = config.micro_batch_rows * config.row_tokens
-    positions = getattr(model.config, "max_position_embeddings", None)  # none where positions are relative (T5)
-    if positions is not None and config.row_tokens > positions:
-        raise ValueError(
-            f"training.row_tokens = {config.row_tokens} exceeds the model's {positions} positions; lower it and raise "
-            f"micro_batch_rows instead"
-        )
-    if model.config.is_encoder_decoder:
-        start_id = model.config.decoder_start_token_id
-        if start_id is None:
-            raise ValueError("encoder-decoder without decoder_start_token_id: expected it in its config.json; set it")
-        return partial(pair_batches, max_tokens=max_tokens, pad_id=pad_id, start_id=start_id)
-    if not keeps_apart(model):
-        logger.warning("model type %r mixes packed examples: each takes a row of its own", model.config.model_type)
-        return partial(single_batches, max_tokens=max_tokens, pad_id=pad_id)
-    return partial(micro_batches, row_tokens=config.row_tokens, micro_batch_rows=config.micro_batch_rows, pad_id=pad_id)
-
-
-def keeps_apart(model: Any) -> bool:
-    """Whether a decoder-only model computes for a packed example what it computes for the example alone.
-
-    Tried out, since only some architectures read positions as borders. Behind another neighbour the logits must stay
-    the same to the bit (what is masked adds exactly nothing); alone they may differ by rounding.
-    """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    one, other, example = torch.arange(3 * 8, device=device).remainder(model.config.vocab_size).view(3, 1, 8)
-    positions = torch.arange(8, device=device)[None]
-    with torch.no_grad():
-        logits = [
-            model(input_ids=ids, position_ids=positions.repeat(1, ids.shape[1] // 8), use_cache=False).logits[:, -8:]
-            for ids in (torch.cat([one, example], 1), torch.cat([other, example], 1), example)
-        ]
-    model.train(was_training)
-    beside_one, beside_other, alone = (each.float() for each in logits)
-    rounding = torch.finfo(logits[0].dtype).eps ** 0.5 * alone.norm()
-    return bool(torch.equal(beside_one, beside_other) and (beside_one - alone).norm() <= rounding)
+def split(groups: Sequence[Group], row_tokens: int) -> list[Group]:
+    """Groups that fit a row: one that is too long becomes several, each with the prompt."""
+    made: list[Group] = []
+    for each in groups:
+        room = [row_tokens - len(each.prompt_ids)] * len(each.chains)
+        for chosen in pack([len(chain.target_ids) for chain in each.chains], room[0]):
+            made.append(Group(each.prompt_ids, tuple(each.chains[index] for index in sorted(chosen))))
+    return made
 
 
 def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Indices of the examples of each row, best fit decreasing.
+    """Indices of what goes into each row, best fit decreasing.
 
         >>> pack([5, 3, 4, 2], row_tokens=7)
         [[0, 3], [2, 1]]
@@ -142,78 +124,55 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     return rows
 
 
-def micro_batches(
-    examples: Sequence[TokenizedExample], row_tokens: int, micro_batch_rows: int, pad_id: int
-) -> Iterator[MicroBatch]:
-    """Packed rows in batches of one fixed shape; at least one batch, padded with empty rows."""
-    rows = pack([len(example) for example in examples], row_tokens)
-    for start in range(0, max(len(rows), 1), micro_batch_rows):
-        packed = [[examples[index] for index in row] for row in rows[start : start + micro_batch_rows]]
-        yield _row_batch(packed, (micro_batch_rows, row_tokens), pad_id)
+def deal(groups: Sequence[Group], num_workers: int) -> list[list[Group]]:
+    """Groups for each worker, the longest first and each to whoever has least, so that all end at about one time."""
+    dealt: list[list[Group]] = [[] for _ in range(num_workers)]
+    loads = [0] * num_workers
+    for each in sorted(groups, key=len, reverse=True):
+        worker = loads.index(min(loads))
+        dealt[worker].append(each)
+        loads[worker] += len(each)
+    return dealt
 
 
-def single_batches(examples: Sequence[TokenizedExample], max_tokens: int, pad_id: int) -> Iterator[MicroBatch]:
-    """One example a row, for a model that mixes packed ones: as many rows in a batch as `max_tokens` hold."""
-    for batch in _alike(examples, lambda example: (len(example),), max_tokens):
-        yield _row_batch([[example] for example in batch], (max(len(batch), 1), _width(map(len, batch))), pad_id)
+def pack_rows(groups: Sequence[Group], row_tokens: int, pad_id: int, fixed: bool) -> Iterator[Row]:
+    """Packed rows, at least one. `fixed` makes all of one length, for what is compiled for each length anew."""
+    fitting = split(groups, row_tokens)
+    for chosen in pack([len(each) for each in fitting], row_tokens) or [[]]:
+        yield _row([fitting[index] for index in chosen], row_tokens if fixed else None, pad_id)
 
 
-def pair_batches(
-    examples: Sequence[TokenizedExample], max_tokens: int, pad_id: int, start_id: int
-) -> Iterator[PairBatch]:
-    """Pairs of about one length together, as many in a batch as `max_tokens` hold; at least one batch."""
-    for batch in _alike(examples, lambda example: (len(example.prompt_ids), len(example.target_ids)), max_tokens):
-        B = max(len(batch), 1)
-        S = _width(len(example.prompt_ids) for example in batch)
-        T = _width(len(example.target_ids) for example in batch)
-        input_ids_BS = torch.full((B, S), pad_id)
-        attention_mask_BS = torch.zeros((B, S), dtype=torch.long)
-        decoder_input_ids_BT = torch.full((B, T), pad_id)
-        labels_BT = torch.full((B, T), IGNORED)
-        attention_mask_BS[:, 0] = 1  # an encoder that sees nothing at all, as in an empty batch, computes nan
-        decoder_input_ids_BT[:, 0] = start_id
-        for row, example in enumerate(batch):
-            target = torch.tensor(example.target_ids)
-            input_ids_BS[row, : len(example.prompt_ids)] = torch.tensor(example.prompt_ids)
-            attention_mask_BS[row, : len(example.prompt_ids)] = 1
-            decoder_input_ids_BT[row, 1 : len(target)] = target[:-1]
-            labels_BT[row, : len(target)] = target
-        yield PairBatch(input_ids_BS, attention_mask_BS, decoder_input_ids_BT, labels_BT)
-
-
-def _row_batch(rows: Sequence[Sequence[TokenizedExample]], shape: tuple[int, int], pad_id: int) -> MicroBatch:
-    """Examples of each row one after another; rows of the shape that have none are padding."""
-    input_ids_BT = torch.full(shape, pad_id)
-    position_ids_BT = torch.arange(shape[1]).repeat(shape[0], 1)
-    labels_BT = torch.full(shape, IGNORED)
-    for row, examples in enumerate(rows):
-        begin = 0
-        for example in examples:
-            end = begin + len(example)
-            answer = begin + len(example.prompt_ids) - 1
-            input_ids_BT[row, begin:end] = torch.tensor(example.prompt_ids + example.target_ids)
-            position_ids_BT[row, begin:end] = torch.arange(end - begin)
-            labels_BT[row, answer : end - 1] = torch.tensor(example.target_ids)
-            begin = end
-        position_ids_BT[row, begin:] = torch.arange(shape[1] - begin)
-    return MicroBatch(input_ids_BT, position_ids_BT, labels_BT)
-
-
-def _alike(
-    examples: Sequence[TokenizedExample], lengths: Callable[[TokenizedExample], tuple[int, ...]], max_tokens: int
-) -> Iterator[list[TokenizedExample]]:
-    """Examples of about one length together, padded at most `max_tokens` (or one example); at least one batch."""
-    batch: list[TokenizedExample] = []
-    longest: tuple[int, ...] = ()
-    for example in sorted(examples, key=lengths, reverse=True):
-        grown = tuple(map(max, zip(longest or lengths(example), lengths(example), strict=True)))
-        if batch and (len(batch) + 1) * sum(_width([length]) for length in grown) > max_tokens:
-            yield batch
-            batch, grown = [], lengths(example)
-        batch, longest = [*batch, example], grown
-    yield batch
-
-
-def _width(lengths: Iterable[int]) -> int:
-    """The longest length, rounded up."""
-    return max(1, -(-max(lengths, default=1) // WIDTH_STEP)) * WIDTH_STEP
+def _row(groups: Sequence[Group], width: int | None, pad_id: int) -> Row:
+    """Groups one after another."""
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    source: list[int] = []
+    labels: list[int] = []
+    weights: list[float] = []
+    spans: list[Span] = []
+    for each in groups:
+        begin, prompt = len(input_ids), len(each.prompt_ids)
+        input_ids += each.prompt_ids
+        position_ids += range(prompt)
+        ends: list[int] = []
+        for chain in each.chains:
+            start, length = len(input_ids), len(chain.target_ids)
+            input_ids += chain.target_ids
+            position_ids += range(prompt, prompt + length)
+            source += [begin + prompt - 1, *range(start, start + length - 1)]
+            labels += chain.target_ids
+            weights += [chain.weight] * length
+            ends.append(len(input_ids))
+        is_plain = len(ends) == 1
+        spans.append(Span(begin, ends[0], ()) if is_plain else Span(begin, begin + prompt, tuple(ends)))
+    num_tokens = len(input_ids)
+    num_positions = width or max(1, -(-num_tokens // WIDTH_STEP)) * WIDTH_STEP
+    return Row(
+        torch.tensor(input_ids + [pad_id] * (num_positions - num_tokens)),
+        torch.tensor(position_ids + [0] * (num_positions - num_tokens)),
+        torch.tensor(source, dtype=torch.long),
+        torch.tensor(labels, dtype=torch.long),
+        torch.tensor(weights, dtype=torch.float32),
+        tuple(spans),
+        num_tokens,
+    )

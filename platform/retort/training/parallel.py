@@ -1,0 +1,98 @@
+"""Workers that train one student together: what is wrapped, summed, gathered and shared out. Alone, all of it is idle.
+
+Data parallel (DDP) where each worker holds the student, FSDP2 where weights, gradients and optimiser are shared out.
+Whole states, which any number of workers can load, are gathered on the first.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from retort.training.scoring import Scorer
+
+Weights = dict[str, Any]
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This worker's number, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def wrap(scorer: Scorer, shard: bool) -> torch.nn.Module:
+    """A scorer whose gradients are averaged over the workers, its weights shared out where they are to be."""
+    if rank_and_world()[1] == 1:
+        return scorer
+    if not shard:
+        return DistributedDataParallel(scorer)
+    layers: set[str] = set(getattr(scorer.model, "_no_split_modules", None) or ())
+    for module in scorer.modules():
+        if type(module).__name__ in layers:
+            fully_shard(module)
+    fully_shard(scorer)
+    return scorer
+
+
+def accumulating(scorer: torch.nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """Around a backward pass: gradients are exchanged in the last one of a step alone."""
+    if isinstance(scorer, FSDPModule):
+        scorer.set_requires_gradient_sync(is_last)
+    elif isinstance(scorer, DistributedDataParallel) and not is_last:
+        return scorer.no_sync()
+    return nullcontext()
+
+
+def summed(values: Sequence[float], device: torch.device) -> list[float]:
+    """Each value summed over the workers."""
+    if not dist.is_initialized():
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def largest(value: int, device: torch.device) -> int:
+    """The largest value of all workers."""
+    if not dist.is_initialized():
+        return value
+    found = torch.tensor(value, device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return int(found)
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+
+
+def gather_weights(scorer: torch.nn.Module) -> Weights:
+    """A copy in main memory of all weights that are trained; empty on all workers but the first."""
+    found: dict[str, Any] = get_model_state_dict(scorer, options=_WHOLE)
+    return {name: tensor.clone() for name, tensor in found.items()}
+
+
+def gather_optimizer(scorer: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The same of what the optimiser knows, which may share memory with it."""
+    return get_optimizer_state_dict(scorer, optimizer, options=_WHOLE)
+
+
+def load_weights(scorer: torch.nn.Module, weights: Weights) -> None:
+    """Take over weights that were gathered; the others are those of the base. All workers call it, with the same."""
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    found = set_model_state_dict(scorer, weights, options=options)
+    unknown = [*found.unexpected_keys]
+    assert not unknown, f"weights of another student: {unknown[:3]}"
+
+
+def load_optimizer(scorer: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what an optimiser knew."""
+    set_optimizer_state_dict(scorer, optimizer, state, options=StateDictOptions(full_state_dict=True))
