@@ -38,6 +38,7 @@ from retort.sampling import Sampled
 from retort.selection import SelectionConfig, select
 from retort.store.artifacts import Address, Artifact, Writer
 from retort.store.local import LocalStore
+from retort.training.config import MACHINERY
 
 CHROMIUM = os.environ.get("RETORT_CHROMIUM", "/usr/bin/chromium")
 CHROMIUM_ARGS = [
@@ -220,34 +221,61 @@ def corpus(run: Run, name: str, rows: Sequence[Verdict]) -> None:
     run.keep("corpus", name, writer.commit([writer.put_records("part-0.parquet", Example, examples)], stats))
 
 
-def checkpoint(run: Run, name: str, steps: int = 700) -> None:
+def checkpoint(
+    run: Run, name: str, steps: int = 700, planned: int | None = None, accuracy_at: int | None = None, **told: Any
+) -> None:
+    """What `trainer.train` would keep, with a dev measurement every 100 steps.
+
+    `accuracy_at` is the step with the highest dev accuracy, where that chooses; `told` are stats that differ.
+    """
+    from retort.training.loop import StepMetrics  # takes seconds: PyTorch
+
+    def accuracy(step: int) -> float | None:
+        return None if accuracy_at is None else 0.625 - abs(step - accuracy_at) / 2000
+
     metrics = [
-        {
-            "step": step,
-            "loss": 3 * step**-0.3,
-            "dev_loss": 3.1 * step**-0.28 if step % 100 == 0 else None,
-            "learning_rate": 1e-3,
-            "grad_norm": 1.0,
-            "target_tokens": 600,
-            "padding_share": 0.25,
-            "seconds": 0.05,
-        }
+        StepMetrics(
+            step=step,
+            loss=3 * step**-0.3,
+            dev_loss=3.1 * step**-0.28 if step % 100 == 0 else None,
+            dev_accuracy=accuracy(step) if step % 100 == 0 else None,
+            learning_rate=1e-3,
+            grad_norm=1.0,
+            target_tokens=600,
+            example_tokens=1600,
+            computed_tokens=1200,
+            padding_share=0.25 if step % 2 else 0.0,
+            mfu=0.9 if step == 1 else 0.3,
+            memory_bytes=700_000_000,
+            seconds=0.05,
+        )
         for step in range(1, steps + 1)
     ]
+    best = metrics[(accuracy_at or steps) - 1]
     stats = {
         "parameters": 528_960,
         "train_examples": 60,
         "dev_examples": 12,
         "too_long": 3,
-        "best_step": steps,
-        "best_dev_loss": 3.1 * steps**-0.28,
+        "dropped_tokens": 2_100,
+        "truncated": 0,
+        "truncated_tokens": 0,
+        "steps": steps,
+        "best_step": best.step,
+        "best_dev_loss": best.dev_loss,
+        "best_dev_accuracy": best.dev_accuracy,
         "target_tokens": 600 * steps,
+        "example_tokens": 1600 * steps,
+        "computed_tokens": 1200 * steps,
+        "memory_bytes": 700_000_000,
         "train_seconds": 0.05 * steps,
+        "went_on_from": [],
     }
-    settings = run.recipe.student[0].training.model_dump(mode="json")
+    settings = run.recipe.student[0].training.model_dump(mode="json", exclude={"seeds", *MACHINERY})
+    settings |= {"seed": 0, "steps": planned or steps, "choose_by": "dev_accuracy" if accuracy_at else "dev_loss"}
     writer = Writer(run.store, Address("checkpoint", 1, settings, {"name": name}, ("torch", "transformers")))
-    files = [writer.put_lines("metrics.jsonl", metrics), writer.put("config.json", b"{}")]
-    run.keep("checkpoint", name, writer.commit(files, stats))
+    files = [writer.put_lines("metrics.jsonl", [row.as_row() for row in metrics]), writer.put("config.json", b"{}")]
+    run.keep("checkpoint", name, writer.commit(files, stats | told))
 
 
 def problems() -> list[Problem]:

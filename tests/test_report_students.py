@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,25 @@ from retort.planning import student_parts
 from retort.records import Problem, Split, Verdict
 from retort.report import report
 from retort.report.acceptance import acceptance, run_palette
-from retort.report.blocks import Remark, Table
+from retort.report.blocks import Figures, Remark, Table
 from retort.report.contents import Contents, open_run
 from retort.report.cost import stage_seconds
+from retort.report.curves import training
 from retort.report.lineage import lineage
 from retort.report.plots import COLOURS
 from retort.report.reasons import COLOURS as REASON_COLOURS
 from retort.report.reasons import OTHER, SPARE, palette
 from retort.report.recipes import recipe_text, value
 from retort.report.scores import spoken
+from retort.rollouts import Rollout
 from retort.run import Run, index
 from retort.store.artifacts import Address, Artifact, Writer
 from retort.store.local import LocalStore
+from retort.training.config import TrainingConfig
+from retort.verification import VerificationConfig
 from test_report import check_plots, checkpoint, chromium, corpus, found, sampled, watched
 
-TRAINING = {"steps": 300, "batch_examples": 16, "learning_rate": 1e-3, "row_tokens": 256}
+TRAINING = {"steps": 300, "batch_examples": 16, "learning_rate": 1e-3, "max_example_tokens": 256}
 SEEDED = {**TRAINING, "seeds": [0, 1, 2]}
 COMBINE = ["fallback:pot,eot,cot", "majority:cot,pot,eot", "weighted:pot,eot,cot", "oracle:pot,eot,cot"]
 RECIPE: dict[str, Any] = {
@@ -81,6 +86,12 @@ RECIPE: dict[str, Any] = {
         "decodes": ["greedy"],
         "combine": COMBINE,
     },
+}
+TRAINED: dict[str, dict[str, Any]] = {
+    "etd@1": {"went_on_from": [40, 260, 260]},
+    "cot@0": {"planned": 800, "accuracy_at": 200, "truncated": 2, "truncated_tokens": 31},
+    "cot@1": {"accuracy_at": 400},
+    "cot@2": {"accuracy_at": 100, "went_on_from": [7]},
 }
 SKILL = {"tiny": 0.9, "etd": 0.7, "cot": 0.55, "pair": 0.5, "label-only": 0.1, "base": 0.02}
 FAILURES = {
@@ -176,7 +187,7 @@ def distilled(store: LocalStore) -> Artifact:
     asked = [("tiny", ("pot", "eot", "cot")), ("base shipped:student", ("pot", "cot"))]
     for student in recipe.student:
         for name, _, seed in student_parts(student):
-            checkpoint(run, name, steps=300 + 100 * seed)
+            checkpoint(run, name, steps=300 + 100 * seed, **TRAINED.get(name, {}))
         asked += [(name, recipe.find_corpus(student.corpus).taught) for name in student.runs]
     for name, thoughts in asked:
         sampled(run, f"{name}/test-greedy", verdicts(name, thoughts, by_split["test"]))
@@ -516,6 +527,105 @@ def test_what_belongs_to_one_run_is_counted_together(contents: Contents, opened:
     assert (trained["pair/ask"], trained["pair/solve"], trained["etd@2"]) == ("socratic", "socratic", "etd")
     caption = opened.locator("#figure-curve-etd figcaption").inner_text()
     assert all(f"etd@{seed}: lowest dev loss" in caption for seed in range(3))
+
+
+def test_what_was_kept_is_told_by_the_figure_that_chose_it(opened: Page):
+    caption = opened.locator("#figure-curve-cot figcaption").inner_text()
+    assert caption.startswith("cot, 3 seeds. cot@0: highest dev accuracy 62.5% at step 200, kept; stopped early, at ")
+    assert "stopped early, at step 300 of 800; cot@1: highest dev accuracy 62.5% at step 400, kept; cot@2" in caption
+    assert "lowest" not in caption
+    rows = {row["student"]: row for row in rows_of(opened, "Students")}
+    loss = f"{3.1 * 200**-0.28:.4f}"  # of the kept weights, though the last step's is lower
+    shown = ("steps", "kept step", "dev loss", "dev accuracy", "cut off")
+    assert [rows["cot@0"][key] for key in shown] == ["300 of 800", "200", loss, "62.5%", "2 (31 tokens)"]
+    assert [rows["etd@1"][key] for key in shown] == ["400", "400", f"{3.1 * 400**-0.28:.4f}", "–", "0"]
+    panels = {title: opened.locator(f"#figure-curve-{title} svg").text_content() or "" for title in ("etd", "cot")}
+    assert {title: "dev accuracy" in words for title, words in panels.items()} == {"etd": False, "cot": True}
+
+
+def test_steps_from_which_training_went_on_are_marked_and_counted(opened: Page):
+    words = "went on after it had died"
+    marks = {
+        title: opened.locator(f"#figure-curve-{title} svg [style*='--purple']").count()
+        for title in ("etd", "cot", "label-only")
+    }
+    assert marks == {"etd": 3 * 2, "cot": 1 * 3, "label-only": 0}  # in each panel, of all seeds
+    legends = {title: words in opened.locator(f"#figure-curve-{title} .legend").inner_text() for title in marks}
+    assert legends == {"etd": True, "cot": True, "label-only": False}
+    caption = opened.locator("#figure-curve-etd figcaption").inner_text()
+    assert (
+        "etd@1: lowest dev loss 0.579 at step 400, kept; went on from steps 40, 260, 260 after it had died" in caption
+    )
+    times = {row["student"]: row["went on"] for row in rows_of(opened, "Speed of training")}
+    assert {name: number for name, number in times.items() if number != "0"} == {"etd@1": "3", "cot@2": "1"}
+
+
+def test_speed_is_of_all_steps_and_mfu_the_median(opened: Page):
+    # Of 1,600 tokens of a step 1,200 are computed, every other time among 1,600 positions, else among as many.
+    row = next(row for row in rows_of(opened, "Speed of training") if row["student"] == "pair/solve")
+    assert row == {
+        "student": "pair/solve",
+        "time in steps": "15.0 s",
+        "tokens/s": "32,000",
+        "tokens spared": "25.0%",
+        "padding": "14.3%",
+        "MFU": "30.0%",
+        "peak memory": "700 MB",
+        "went on": "0",
+    }
+    assert (
+        "FLOPs = tokens · (4 P + 2 P_trained) + scored · (4 H + 2 H_trained)"
+        in opened.locator("#training").inner_text()
+    )
+
+
+def test_columns_of_what_did_not_happen_are_not_there(contents: Contents):
+    calm = {name: made for name, made in contents.stage("checkpoint").items() if name not in TRAINED}
+    section = training(Contents(contents.run, {**contents.artifacts, "checkpoint": calm}))
+    named = {column.name for block in section.blocks if isinstance(block, Table) for column in block.columns}
+    assert {"student", "left out", "dev loss", "MFU"} < named
+    assert named.isdisjoint({"cut off", "dev accuracy", "went on"})
+
+
+def test_a_student_that_was_trained_has_a_curve(contents: Contents, tmp_path: Path):
+    """What training writes is what the section reads, for a student that died after its last step."""
+    import torch
+
+    from retort.training.examining import Exam
+    from retort.training.trainer import Training, train, train_and_save
+
+    dev = [problem for problem in problems() if problem.split == "dev"]
+    asked = tuple(f"Question: {problem.question}\n" for problem in dev[:2])
+    config = TrainingConfig(
+        steps=2,
+        batch_examples=4,
+        learning_rate=1e-3,
+        group_chains=2,
+        max_example_tokens=64,
+        long_examples="truncate",
+        dev_every=1,
+        choose_by="dev_accuracy",
+        num_workers=0,
+        save_every_s=0,
+    )
+    exam = Exam(tuple(dev[:2]), "cot", asked, 8, Rollout(), VerificationConfig())
+    given = contents.stage("corpus")["cot"]
+    made = Training(given, "shipped:student", None, "pretrained", config, "cot", exam=exam)
+    with ThreadPoolExecutor(1) as thread:  # in this one the browser's event loop runs, and the exam has its own
+        thread.submit(train_and_save, made, tmp_path, torch.device("cpu"), contents.run.store).result()
+        kept = thread.submit(train, contents.run.store, made).result()
+    section = training(Contents(contents.run, {**contents.artifacts, "checkpoint": {"cot@0": kept}}))
+    figures, learned, _, computed, *_ = section.blocks
+    assert isinstance(figures, Figures)
+    (figure,) = figures.figures
+    assert figure.caption == "cot: highest dev accuracy 0.0% at step 1, kept; went on from step 2 after it had died."
+    rows = [
+        dict(zip((c.name for c in t.columns), t.rows[0], strict=True)) for t in (learned, computed) if t.kind == "table"
+    ]
+    assert [row["student"] for row in rows] == ["cot@0", "cot@0"]
+    assert (rows[0]["steps"], rows[0]["kept step"], rows[0]["dev accuracy"]) == ("2", "1", "0.0%")
+    assert "–" not in rows[1].values()
+    assert 0 < kept.stats["computed_tokens"] < kept.stats["example_tokens"], "nothing was shared"
 
 
 def test_an_encoder_decoder_student_was_served_by_transformers(contents: Contents):

@@ -34,7 +34,7 @@ from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer, find
 
 logger = logging.getLogger(__name__)
-VERSION = 7
+VERSION = 8
 LIBRARIES = ("jinja2", "matplotlib", "optuna", "scikit-learn", "scipy")
 
 

@@ -87,15 +87,6 @@ class Bar:
     end: str
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The losses of one training by step; `best` is the dev measurement whose weights were kept."""
-
-    train: Sequence[tuple[float, float]]
-    dev: Sequence[tuple[float, float]]
-    best: tuple[float, float] | None
-
-
 def intervals(name: str, summary: str, rows: Sequence[Interval]) -> str:
     """Shares as dots with their intervals, a row each, from 0 to 100%; a stroke for the share whose mean is the dot."""
     with style(name):
@@ -166,36 +157,6 @@ def durations(name: str, summary: str, seconds: Mapping[str, float]) -> str:
         axes.spines["bottom"].set_visible(False)
         bare(axes)
         return svg(figure, name, summary)
-
-
-def curve(name: str, summary: str, curves: Sequence[Curve]) -> str:
-    """Loss by step, a run each: a line for training, points for the dev measurements, the best of which is marked.
-
-    The first run stands out; the others lie behind it.
-    """
-    with style(name):
-        figure, axes = canvas(250)
-        for place, run in reversed(list(enumerate(curves))):
-            look: dict[str, Any] = {} if place == 0 else {"alpha": 0.35, "zorder": 1}
-            axes.plot(*_columns(run.train), color=COLOURS["blue"], linewidth=1.2, **look)
-            if run.dev:
-                axes.plot(*_columns(run.dev), "o-", color=COLOURS["red"], linewidth=1.4, markersize=4, **look)
-            if run.best is not None:
-                axes.plot(
-                    [run.best[0]], [run.best[1]], "o", markersize=9, color=COLOURS["red"], fillstyle="none", **look
-                )
-        axes.grid(axis="y")
-        axes.margins(x=0.03, y=0.1)
-        if curves and curves[0].best is not None:
-            axes.axvline(curves[0].best[0], color=COLOURS["red"], linewidth=1, linestyle=(0, (3, 3)))
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss, nats a token")
-        axes.tick_params(length=3)
-        return svg(figure, name, summary)
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def style(name: str) -> Any:
