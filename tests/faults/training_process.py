@@ -1,18 +1,22 @@
-"""A training in a process of its own, which says each step that it has taken, and which can be killed.
+"""Trainings in processes of their own, alone or several together, which can be killed.
 
 Forked from a server that has imported all that it needs, so that a hundred of them cost no more than their steps.
 """
 
+import json
 import multiprocessing
-from dataclasses import replace
-from multiprocessing.connection import Connection
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from retort.records import Example, Split
 from retort.store import Store
-from retort.training import loop, trainer
+from retort.store.artifacts import Address, Artifact, Writer
+from retort.training import trainer
+from retort.training.config import TrainingConfig
 from retort.training.trainer import Training
 
 FORKS: Any = multiprocessing.get_context("forkserver")
@@ -29,46 +33,98 @@ FORKS.set_forkserver_preload(
 )
 
 
-def run(training: Training, store: Store, directory: Path, told: Connection) -> None:
-    """Train, on one thread; say each step's number once it is taken."""
+CONFIG = TrainingConfig(
+    steps=40,
+    batch_examples=8,
+    learning_rate=3e-3,
+    group_chains=2,
+    max_example_tokens=64,
+    row_tokens=128,
+    dev_every=7,
+    warmup_steps=5,
+    save_every_s=0,
+    num_workers=0,
+)
+TIMES = ("seconds", "mfu", "memory_bytes")
+"""What of a step is another time another."""
+
+
+SPLITS: dict[Split, int] = {"train": 24, "dev": 4}
+
+
+def corpus(store: Store) -> Artifact:
+    rows = [
+        Example(
+            f"p/{split}/{number}", split, "cot", chain, f"Question: What is {number} + {number}?\n", f"It is {text}."
+        )
+        for split, count in SPLITS.items()
+        for number in range(count)
+        for chain, text in enumerate((f"It is {2 * number}.", f"{number} twice, so {2 * number}."))
+    ]
+    writer = Writer(store, Address("corpus", 1, {}, {}))
+    return writer.commit([writer.put_records("part.parquet", Example, rows)], {})
+
+
+def training(store: Store, **changed: Any) -> Training:
+    config = CONFIG.model_copy(update=changed)
+    return Training(corpus(store), "shipped:student", None, "pretrained", config, "test")
+
+
+def curve(directory: Path) -> list[dict[str, Any]]:
+    """What each step came to, without how long it took."""
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def newest_state(store: Store, made: Training) -> int:
+    """The step of the newest state in the store; 0 without one."""
+    keys = store.keys(f"{made.address.prefix}state/")
+    return int(Path(keys[-1]).stem) if keys else 0
+
+
+def work(rank: int, world: int, made: Training, store: Store | None, folder: Path) -> None:
+    """One of some workers, which meet at a file."""
     torch.set_num_threads(1)
-    see = trainer._Told.see
-
-    def see_and_tell(self: Any, row: loop.StepMetrics) -> None:
-        see(self, row)
-        told.send(row.step)
-
-    trainer._Told.see = see_and_tell
-    directory.mkdir(exist_ok=True)
-    trainer.train_and_save(training, directory, torch.device("cpu"), store)
-    told.send(None)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    place = folder / str(rank)
+    place.mkdir(parents=True, exist_ok=True)
+    stats = trainer.train_and_save(made, place, torch.device("cpu"), store)
+    (place / "stats.json").write_text(json.dumps(stats))
+    if world > 1:
+        dist.destroy_process_group()
 
 
-class Process:
-    """A training that was started."""
+class Workers:
+    """Processes that train together; what they made lies in `place`."""
 
-    def __init__(self, training: Training, store: Store, directory: Path) -> None:
-        self._ear, mouth = FORKS.Pipe(duplex=False)
-        config = training.config.model_copy(update={"num_workers": 0})
-        self._process = FORKS.Process(target=run, args=(replace(training, config=config), store, directory, mouth))
-        self._process.start()
-        mouth.close()
+    def __init__(self, world: int, made: Training, folder: Path, store: Store | None = None) -> None:
+        self.place = folder / "0"
+        self._made, self._store = made, store
+        (folder / "meeting").unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        self._processes = [FORKS.Process(target=work, args=(rank, world, made, store, folder)) for rank in range(world)]
+        for process in self._processes:
+            process.start()
 
-    def wait_for(self, steps: int) -> int | None:
-        """Wait until it has taken so many steps since it started; the number of the last, None if it has ended."""
-        step = None
-        for _ in range(steps):
-            try:
-                step = self._ear.recv()
-            except EOFError:
-                raise AssertionError(f"it failed with {self._process.exitcode}") from None
-            if step is None:
-                self._process.join()
-                return None
-        return step
+    def wait_for_state(self, step: int) -> int:
+        """Wait until the state of a step, or of a later one, is in the store; its step."""
+        assert self._store is not None
+        while (newest := newest_state(self._store, self._made)) < step:
+            assert self._processes[0].is_alive(), f"it ended with {self._processes[0].exitcode} before step {step}"
+            time.sleep(0.002)
+        return newest
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()
-        self._process.join()
-        self._ear.close()
+        assert self._processes[0].is_alive(), "it had ended: nothing was killed"
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+    def wait(self) -> Path:
+        """Wait for their end, which is a good one; where the student lies."""
+        for process in self._processes:
+            process.join(300)
+        assert [process.exitcode for process in self._processes] == [0] * len(self._processes)
+        return self.place
