@@ -54,12 +54,10 @@ SPLITS: dict[Split, int] = {"train": 24, "dev": 4}
 
 def corpus(store: Store) -> Artifact:
     rows = [
-        Example(
-            f"p/{split}/{number}", split, "cot", chain, f"Question: What is {number} + {number}?\n", f"It is {text}."
-        )
+        Example(f"p/{split}/{number}", split, "cot", chain, f"Question: What is {number} + {number}?\n", text)
         for split, count in SPLITS.items()
         for number in range(count)
-        for chain, text in enumerate((f"It is {2 * number}.", f"{number} twice, so {2 * number}."))
+        for chain, text in enumerate((f"The answer is {2 * number}.", f"{number} twice. The answer is {2 * number}."))
     ]
     writer = Writer(store, Address("corpus", 1, {}, {}))
     return writer.commit([writer.put_records("part.parquet", Example, rows)], {})

@@ -1,0 +1,198 @@
+"""Trainings under Ray that lose a worker, their driver or a machine, or are told that they will."""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.train import TrainingFailedError
+
+from faults.training_process import Workers, newest_state, training
+from retort.store import Store, open_store
+from retort.store.artifacts import Artifact
+from retort.training.trainer import Training, train
+
+DRIVER = Path(__file__).parent / "train_driver.py"
+TIMES = ("seconds", "mfu", "memory_bytes")
+
+
+def figures(artifact: Artifact) -> list[dict[str, Any]]:
+    """The curve, without how long it took."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in artifact.lines("metrics.jsonl")]
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The training workers among the descendants of a process."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def wait_for_state(store: Store, made: Training, step: int, timeout_s: float = 120) -> int:
+    deadline = time.monotonic() + timeout_s
+    while (newest := newest_state(store, made)) < step:
+        assert time.monotonic() < deadline, f"no state of step {step}, the newest is of {newest}"
+        time.sleep(0.01)
+    return newest
+
+
+@contextlib.contextmanager
+def meanwhile(act: Callable[[], None]) -> Generator[None]:
+    """Do something beside; what it raises is raised here."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the test
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def test_a_killed_worker_is_replaced_and_the_curve_goes_on(store: Store, ray_session: None, tmp_path: Path) -> None:
+    made = training(store, num_workers=1)
+
+    def kill() -> None:
+        wait_for_state(store, made, 5)
+        (worker,) = workers_of(os.getpid())
+        worker.kill()
+
+    with meanwhile(kill):
+        artifact = train(store, made)
+    (step,) = artifact.stats["went_on_from"]
+    assert 5 <= step < 40
+    whole = Workers(1, training(store), tmp_path / "whole", open_store(str(tmp_path / "elsewhere"))).wait()
+    undisturbed = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert figures(artifact) == [{k: v for k, v in row.items() if k not in TIMES} for row in undisturbed]
+    assert artifact.read("model.safetensors") == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_what_always_kills_a_worker_ends_the_training(store: Store, ray_session: None) -> None:
+    """Not a fourth time: a worker that has too little memory would die for ever."""
+    made = training(store, num_workers=1, steps=2000)
+    deaths: list[int] = []
+
+    def kill() -> None:
+        for _ in range(4):
+            deaths.append(wait_for_state(store, made, (deaths or [0])[-1] + 3))
+            (worker,) = workers_of(os.getpid())
+            worker.kill()
+
+    with meanwhile(kill), pytest.raises(TrainingFailedError):
+        train(store, made)
+    assert len(deaths) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_driver_goes_on_by_the_same_command(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    store = open_store(str(tmp_path / "store"))
+    changed: dict[str, Any] = {"num_workers": 1 + seed % 2, "steps": 120, "save_every_s": 0.1}
+    made = training(store, **changed)
+    command = [sys.executable, str(DRIVER), str(tmp_path / "store"), json.dumps(changed)]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(DRIVER.parents[1])}
+    log = (tmp_path / "log").open("w+")
+    for _ in range(2):
+        driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            wait_for_state(store, made, newest_state(store, made) + rng.randint(1, 20))
+            descendants = psutil.Process(driver.pid).children(recursive=True)
+        finally:
+            driver.kill()
+            driver.wait()
+        psutil.wait_procs(descendants, timeout=30)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    stats = json.loads(ended.stdout.splitlines()[-1])
+    assert len(stats["went_on_from"]) == 2
+    whole = Workers(1, training(store, **changed), tmp_path / "whole", open_store(str(tmp_path / "elsewhere"))).wait()
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    got = figures(train(store, made))
+    if changed["num_workers"] == 1:
+        assert got == [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+    assert [row["loss"] for row in got] == pytest.approx([row["loss"] for row in rows], rel=1e-3)
+
+
+@pytest.fixture
+def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
+    """A cluster of a head that trains nothing and two machines of one core, of which one can be taken away."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    spot = cluster.add_node(num_cpus=1)
+    ray.shutdown()
+    ray.init(address=cluster.address)
+    yield cluster, spot
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_training_shrinks_and_grows_with_its_cluster_and_sees_the_same_samples(
+    two_machines: tuple[Cluster, Any], store: Store, tmp_path: Path
+) -> None:
+    cluster, spot = two_machines
+    made = training(store, num_workers=(1, 2), steps=4000, save_every_s=0.2)
+    reached: list[int] = []
+
+    def take_away_and_give_back() -> None:
+        reached.append(wait_for_state(store, made, 20))
+        cluster.remove_node(spot, allow_graceful=False)
+        reached.append(wait_for_state(store, made, reached[0] + 100))
+        cluster.add_node(num_cpus=1)
+
+    with meanwhile(take_away_and_give_back):
+        artifact = train(store, made)
+    assert len(artifact.stats["went_on_from"]) == 2, "once with fewer, once with more"
+    whole = Workers(1, training(store, steps=4000), tmp_path / "whole").wait()
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    got = figures(artifact)
+    for name in ("step", "target_tokens", "example_tokens", "learning_rate"):
+        assert [row[name] for row in got] == [row[name] for row in rows]
+    assert [row["loss"] for row in got[:100]] == pytest.approx([row["loss"] for row in rows[:100]], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_about_to_go_leaves_a_state_behind(two_machines: tuple[Cluster, Any], store: Store) -> None:
+    cluster, spot = two_machines
+    made = training(store, num_workers=(1, 2), steps=1500, save_every_s=3600)
+
+    def drain() -> None:
+        while not workers_of(os.getpid()):
+            time.sleep(0.1)
+        time.sleep(10)
+        assert newest_state(store, made) == 0, "by the clock none is due for an hour"
+        told = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", str(cluster.address)]
+        deadline = ["--deadline-remaining-seconds", "20"]
+        subprocess.run([*command, "--node-id", str(spot.node_id), *told, *deadline], check=True)
+        wait_for_state(store, made, 1, timeout_s=20)
+        time.sleep(5)
+        cluster.remove_node(spot, allow_graceful=False)
+
+    with meanwhile(drain):
+        artifact = train(store, made)
+    assert artifact.stats["went_on_from"]
+    assert artifact.stats["went_on_from"][0] > 1
+    assert [row["step"] for row in figures(artifact)] == list(range(1, 1501))

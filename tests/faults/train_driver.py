@@ -1,0 +1,18 @@
+"""A driver that trains under Ray: `python train_driver.py STORE CONFIG(JSON)`; it prints the checkpoint's figures."""
+
+import json
+import logging
+import sys
+
+import ray
+
+from faults.training_process import training
+from retort.store import open_store
+from retort.training.trainer import train
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    ray.init(address="local", logging_level=logging.WARNING, include_dashboard=False)
+    store = open_store(sys.argv[1])
+    made = train(store, training(store, **json.loads(sys.argv[2])))
+    print(json.dumps(made.stats), flush=True)

@@ -1,0 +1,169 @@
+"""What a training can be told: adapters, precision, what chooses its checkpoint, when it ends."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from families import one_thread as one_thread
+from faults.training_process import curve, training
+from retort import prompts
+from retort.engines import models
+from retort.records import Problem
+from retort.rollouts import Rollout
+from retort.store import Store
+from retort.thoughts import THOUGHTS
+from retort.training import speed
+from retort.training.config import LoraConfig, TrainingConfig
+from retort.training.examining import Exam
+from retort.training.examples import TokenizedExample
+from retort.training.packing import group, pack_rows
+from retort.training.trainer import Training, train_and_save
+from retort.verification import VerificationConfig
+
+EXAMPLES = [TokenizedExample("p", "cot", (1, 2, 3), tuple(range(10, 10 + length))) for length in (4, 9)]
+
+
+def trained(made: Training, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    return train_and_save(made, folder, torch.device("cpu"))
+
+
+def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_alone_are_trained_and_merged_into_what_is_saved(dora: bool, store: Store, tmp_path: Path) -> None:
+    made = training(store, lora=LoraConfig(rank=4, dora=dora), steps=20, learning_rate=1e-2)
+    trained(made, tmp_path / "student")
+    losses = [row["loss"] for row in curve(tmp_path / "student")]
+    assert losses[-1] < 0.9 * losses[0]
+    before, after = weights(models.locate("shipped:student")), weights(tmp_path / "student")
+    assert before.keys() == after.keys(), "no adapter is left over"
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "_proj" in name}
+
+
+def test_a_student_is_saved_in_the_precision_that_it_was_trained_in(store: Store, tmp_path: Path) -> None:
+    single, half = (training(store, dtype=dtype, steps=10) for dtype in ("float32", "bfloat16"))
+    trained(single, tmp_path / "single")
+    trained(half, tmp_path / "half")
+    assert {tensor.dtype for tensor in weights(tmp_path / "half").values()} == {torch.bfloat16}
+    one, other = ([row["loss"] for row in curve(tmp_path / name)] for name in ("single", "half"))
+    assert one != other
+    assert other == pytest.approx(one, rel=0.02)
+
+
+def test_activations_that_are_computed_again_are_the_same(store: Store, tmp_path: Path) -> None:
+    plain, again = (training(store, activation_checkpointing=each, steps=5, dev_every=5) for each in (False, True))
+    assert plain.address == again.address
+    trained(plain, tmp_path / "plain")
+    trained(again, tmp_path / "again")
+    assert curve(tmp_path / "plain") == curve(tmp_path / "again")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_student_learns_the_same(store: Store, tmp_path: Path) -> None:
+    plain, compiled = (training(store, compile=each, steps=5, dev_every=5) for each in (False, True))
+    trained(plain, tmp_path / "plain")
+    trained(compiled, tmp_path / "compiled")
+    losses = [[row["loss"] for row in curve(tmp_path / name)] for name in ("plain", "compiled")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_prompts_that_are_shared_change_no_loss(store: Store, tmp_path: Path) -> None:
+    shared, plain = (training(store, share_prompts=each, steps=10, dev_every=5) for each in (True, False))
+    sharing, without = trained(shared, tmp_path / "shared"), trained(plain, tmp_path / "plain")
+    assert sharing["computed_tokens"] < 0.8 * without["computed_tokens"]
+    assert without["computed_tokens"] == without["example_tokens"] == sharing["example_tokens"]
+    losses = [[row["loss"] for row in curve(tmp_path / name)] for name in ("shared", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_training_ends_early_once_it_gets_no_better(store: Store, tmp_path: Path) -> None:
+    # A learning rate this high makes a student of the first steps the best.
+    made = training(store, learning_rate=0.3, warmup_steps=0, steps=40, dev_every=2, patience=3)
+    stats = trained(made, tmp_path / "student")
+    measured = [row for row in curve(tmp_path / "student") if row["dev_loss"] is not None]
+    assert stats["best_dev_loss"] == min(row["dev_loss"] for row in measured)
+    assert stats["steps"] == stats["best_step"] + 3 * 2 < 40
+
+
+def exam() -> Exam:
+    """The questions of the corpus, which the student learns by heart."""
+    asked = {number: f"Question: What is {number} + {number}?\n" for number in range(4)}
+    problems = [
+        Problem(f"p/dev/{number}", "p", "dev", question, "number", str(2 * number))
+        for number, question in asked.items()
+    ]
+    return Exam(tuple(problems), "cot", tuple(asked.values()), 24, Rollout(), VerificationConfig())
+
+
+def test_the_checkpoint_with_the_most_right_answers_is_kept(store: Store, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"choose_by": "dev_accuracy", "steps": 100, "dev_every": 20, "learning_rate": 1e-3}
+    made = replace(training(store, **config), exam=exam())
+    assert made.address != training(store, **config).address
+    stats = trained(made, tmp_path / "student")
+    rows = curve(tmp_path / "student")
+    measured = {row["step"]: row["dev_accuracy"] for row in rows if row["dev_accuracy"] is not None}
+    assert list(measured) == [20, 40, 60, 80, 100]
+    assert stats["best_dev_accuracy"] == max(measured.values()) >= 0.75
+    assert stats["best_step"] == min(step for step, right in measured.items() if right == max(measured.values()))
+    # What is kept answers so by itself, with the attention of its kind.
+    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path / "student")
+    student: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    right, of = exam().with_tokenizer(tokenizer)(student)
+    assert (right / of, of) == (stats["best_dev_accuracy"], 4)
+    assert json.loads((tmp_path / "student/config.json").read_text()).get("attn_implementation") is None
+
+
+def test_an_exam_asks_what_evaluation_asks() -> None:
+    problem = Problem("p/dev/0", "p", "dev", "What is 1 + 1?", "number", "2")
+    asked = prompts.render(problem, THOUGHTS["cot"].CUE)
+    made = Exam((problem,), "cot", (asked,), 24, Rollout(), VerificationConfig())
+    other = replace(made, asked=(asked + " ",))
+    assert made.describe() != other.describe()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"max_example_tokens": 512, "row_tokens": 256},
+            "a row holds whole examples; expected row_tokens",
+        ),
+        ({"num_workers": [2, 1]}, r"\[least, most\] with 1 ≤ least ≤ most"),
+        ({"num_workers": [0, 2]}, r"\[least, most\]"),
+        ({"shard": True}, "shard = true with num_workers = 1: expected at least 2"),
+        ({"shard": True, "num_workers": 2, "choose_by": "dev_accuracy"}, "no worker has all weights to answer with"),
+        ({"lora": {"rank": 0}}, "lora.rank"),
+        ({"schedule": "step"}, "schedule"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        TrainingConfig.model_validate({"steps": 1, "batch_examples": 1, "learning_rate": 0.1, **changed})
+
+
+def test_flops_are_six_times_parameters_and_tokens_and_those_of_attention(store: Store) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(models.locate("shipped:student"))
+    (row,) = pack_rows(group(EXAMPLES, shares=True), 256, 0, fixed=False)
+    config, head = model.config, model.get_output_embeddings().weight.numel()
+    layers = sum(parameter.numel() for parameter in model.parameters()) - head  # tied: the embedding is the output
+    attention = 12 * config.num_hidden_layers * config.hidden_size * row.num_pairs
+    flops = speed.forward_backward_flops(model, row)
+    assert flops == 6 * layers * row.num_tokens + 6 * head * len(row.labels_S) + attention
+    model.requires_grad_(False)
+    assert (
+        speed.forward_backward_flops(model, row)
+        == 4 * layers * row.num_tokens + 4 * head * len(row.labels_S) + attention
+    )
+    peak = speed.peak_flops(torch.device("cpu"), torch.float32)
+    assert 1e9 < peak < 1e14
