@@ -44,6 +44,7 @@ LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in name
 HEAVY = {"ray", "torch", "transformers", "vllm"}
 PYTORCH_CODE = {
     "training.attention",
+    "training.fused",
     "training.loop",
     "training.packing",
     "training.padding",

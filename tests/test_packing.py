@@ -1,6 +1,7 @@
 """How examples are laid out changes how a step is computed, never what is computed (DESIGN, invariant 9)."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, BloomConfig, MistralConfig
+from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig
 
 import families
 from families import one_thread as one_thread
 from retort.training import attention
 from retort.training.config import TrainingConfig
 from retort.training.examples import TokenizedExample, fit_to
+from retort.training.fused import _plain, agrees, fused_loss, has_bare_states
 from retort.training.loop import fit
 from retort.training.packing import Row, deal, group, pack, pack_rows, split
 from retort.training.padding import PairBatch, SingleBatch, pair_batches, single_batches
@@ -315,3 +317,27 @@ def test_single_rows_hide_what_pads_them() -> None:
     batches = list(single_batches(group(examples, shares=True), 10_000, 0))
     assert all(isinstance(batch, SingleBatch) for batch in batches)
     assert_same_step(model, examples, [*batches])
+
+
+@pytest.mark.parametrize("family", families.DECODERS)
+def test_a_loss_from_states_and_output_layer_is_the_loss(family: str) -> None:
+    """What a fused kernel is handed; the kernel itself takes a GPU."""
+    model = tiny_model(family)
+    assert has_bare_states(model)
+    examples = [replace(example, weight=1.0) for example in examples_of([(8, [6, 6]), (5, [7])])]
+    batches = laid_out(model).batches(examples)
+    plain = loss_of(model, batches)
+    scorer = Scorer(model, torch.float32, _plain)
+    torch.testing.assert_close(sum(scorer(batch, CPU) for batch in batches), plain)
+    assert fused_loss(model, torch.float32) is None, "there is a GPU here: then the kernel is to be tested as well"
+
+
+def test_a_kernel_that_computes_something_else_is_found_out() -> None:
+    weight = torch.randn(VOCABULARY, 16)
+    assert agrees(_plain, weight, torch.float32)
+    assert not agrees(lambda w, s, y: 1.05 * _plain(w, s, y), weight, torch.float32)
+    assert not agrees(lambda w, s, y: _plain(w.detach(), s, y) + 0 * w.sum(), weight, torch.float32)
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    capped = Gemma2Config(vocab_size=VOCABULARY, **sizes, num_key_value_heads=1, intermediate_size=32, pad_token_id=0)
+    capped.final_logit_softcapping = 0.5
+    assert not has_bare_states(families.random_model(capped, scale=10.0))

@@ -20,6 +20,7 @@ from retort.training.adapters import with_adapters
 from retort.training.config import TrainingConfig
 from retort.training.drawing import draw_steps
 from retort.training.examples import TokenizedExample
+from retort.training.fused import fused_loss
 from retort.training.parallel import (
     Weights,
     accumulating,
@@ -173,13 +174,15 @@ class Trainee:
         self._config, self._device = config, device
         self._rank, self._world = rank_and_world()
         self._layout = layout(model, config, pad_id)
+        self._dtype = getattr(torch, config.dtype)
+        # What is compiled is fused as it is, adapters and shards hide the output layer.
+        fused = None if config.compile or config.shard or config.lora else fused_loss(model, self._dtype)
         if config.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model = with_adapters(model, config.lora)
         if config.compile:
             model.compile()
-        self._dtype = getattr(torch, config.dtype)
-        self._bare = Scorer(model, self._dtype)
+        self._bare = Scorer(model, self._dtype, fused)
         self.scorer = wrap(self._bare, config.shard)
         trained = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(

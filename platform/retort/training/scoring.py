@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from retort.training import attention
 from retort.training.config import TrainingConfig
 from retort.training.examples import TokenizedExample
+from retort.training.fused import Loss, without_output
 from retort.training.packing import Group, Row, deal, group, pack_rows
 from retort.training.padding import PairBatch, SingleBatch, pair_batches, single_batches
 
@@ -134,10 +135,10 @@ def _logits_alone(model: Any, example: TokenizedExample, device: torch.device) -
 class Scorer(torch.nn.Module):
     """A student that says what a batch costs."""
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype, fused: Loss | None = None) -> None:
         super().__init__()
         self.model = model
-        self._dtype = dtype
+        self._dtype, self._fused = dtype, fused
         config = model.config
         dropout = max(getattr(config, name, 0.0) or 0.0 for name in ("attention_dropout", "attn_pdrop"))
         self._flex = torch.cuda.is_available() and dropout == 0
@@ -145,7 +146,12 @@ class Scorer(torch.nn.Module):
 
     def forward(self, batch: Batch, device: torch.device) -> torch.Tensor:
         """Weighted cross-entropy summed over the target tokens of a batch, in float32."""
+        flex, labels_S = self._flex and device.type == "cuda", batch.labels_S.to(device)
         with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits_SV = batch.logits(self.model, device, self._flex and device.type == "cuda")
-        losses_S = cross_entropy(logits_SV.float(), batch.labels_S.to(device), reduction="none")
+            if self._fused is not None and len(labels_S) and bool((batch.weights_S == 1).all()):
+                with without_output(self.model) as output:
+                    states_SD = batch.logits(self.model, device, flex)
+                return self._fused(output.weight, states_SD, labels_S)
+            logits_SV = batch.logits(self.model, device, flex)
+        losses_S = cross_entropy(logits_SV.float(), labels_S, reduction="none")
         return (losses_S * batch.weights_S.to(device)).sum()
