@@ -127,3 +127,56 @@ def test_results_come_back_as_they_were_written(table: ModuleType, tmp_path: Pat
     assert table.read(path) == [fast, slow]
     assert "reached" in fast.row()
     assert "MISSED" in slow.row()
+
+
+@pytest.mark.parametrize(
+    ("num_chains", "prompt_tokens", "spared"), [(1, 64, 0), (8, 64, 7 * 64), (30, 16, 29 * 16), (4, 256, 3 * 256)]
+)
+def test_the_bound_of_sharing_is_that_of_the_formula(
+    num_chains: int, prompt_tokens: int, spared: int, workload: ModuleType
+) -> None:
+    bench = importlib.import_module("bench_training")
+    chains = [
+        bench.TokenizedExample("p", "cot", tuple(range(prompt_tokens)), (number,) * 64) for number in range(num_chains)
+    ]
+    share = spared / (num_chains * (prompt_tokens + 64))
+    assert bench.bound([chains]) == pytest.approx(1 / (1 - share))
+
+
+def test_every_step_of_a_training_has_examples_of_its_own(workload: ModuleType) -> None:
+    sides = importlib.import_module("training_sides")
+    job = sides.Job(num_chains=3, prompt_tokens=8, chain_tokens=8, num_groups=2, steps=4)
+    steps = job.drawn()
+    assert [len(step) for step in steps] == [6] * 4
+    assert len({example.target_ids for step in steps for example in step}) == 24
+    assert all(len({example.prompt_ids for example in step}) == 2 for step in steps)
+
+
+def test_rows_are_cut_between_examples_until_every_step_has_as_many(workload: ModuleType) -> None:
+    sides = importlib.import_module("training_sides")
+    rows = [
+        {"input_ids": [1, 2, 2, 3, 3, 3], "labels": [-100, 2, 2, 3, 3, 3], "seq_lengths": [1, 2, 3]},
+        {"input_ids": [4], "labels": [4], "seq_lengths": [1]},
+    ]
+    made = sides.evened(rows, 4)
+    assert sorted(row["input_ids"] for row in made) == [[1], [2, 2], [3, 3, 3], [4]]
+    assert all(sum(row["seq_lengths"]) == len(row["input_ids"]) == len(row["labels"]) for row in made)
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("loss", [2.01, float("nan")])
+def test_sides_that_train_on_something_else_are_refused(loss: float, workload: ModuleType) -> None:
+    bench = importlib.import_module("bench_training")
+    step = bench.Step(1.0, 1.0, 2.0, None, 1)
+    alike = {"ours": [step, step], "trl": [step, step]}
+    assert bench.agreeing(alike, 1e-3) == {"ours": [step], "trl": [step]}
+    with pytest.raises(ValueError, match="step 2"):
+        bench.agreeing(alike | {"trl": [step, step._replace(loss=loss)]}, 1e-3)
+
+
+@pytest.mark.slow  # 17 s on two idle cores, for the imports of TRL: that both sides train on the same is worth that
+def test_every_side_of_the_training_benchmark_trains_on_the_same(tmp_path: Path) -> None:
+    small = ("--student", "tiny", "--tokens", "512", "--rounds", "1", "--learning-steps", "0")
+    rows = run("training", tmp_path, "--quick", *small)
+    assert [row["bar"] for row in rows if "memory" not in row["name"]] == [1.0, 1.5, 1.0]
+    assert all(row["ratio"] > 0 for row in rows)

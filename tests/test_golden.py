@@ -98,7 +98,7 @@ def test_what_training_is_fed_changes_only_with_its_version() -> None:
     fed = [
         [row.input_ids_T.tolist(), row.position_ids_T.tolist(), row.source_S.tolist(), row.labels_S.tolist(), row.spans]
         for step in islice(draw_steps(tokenized, config), 4)
-        for row in pack_rows(group(step, shares=True), 512, pad_id=0, fixed=False)
+        for row in pack_rows(group(step, shares=True), 512, pad_id=0, width_step=64)
     ]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     schedule: Any = get_scheduler(config.schedule, optimizer, config.warmup_steps, config.steps)

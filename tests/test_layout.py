@@ -45,6 +45,7 @@ HEAVY = {"ray", "torch", "transformers", "vllm"}
 PYTORCH_CODE = {
     "training.attention",
     "training.fused",
+    "training.keeping",
     "training.loop",
     "training.packing",
     "training.padding",

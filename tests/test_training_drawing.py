@@ -1,5 +1,6 @@
 """Which examples form a step: balanced over problems, by weight over thoughts, easy ones first where that is asked."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ def steps(
     examples: list[TokenizedExample], count: int, batch_examples: int, group_chains: int, seed: int, **more: Any
 ) -> list[list[TokenizedExample]]:
     config = TrainingConfig(
-        steps=1, batch_examples=batch_examples, learning_rate=0.1, group_chains=group_chains, seeds=(seed,), **more
+        steps=1000, batch_examples=batch_examples, learning_rate=0.1, group_chains=group_chains, seeds=(seed,), **more
     )
     return list(islice(draw_steps(examples, config), count))
 
@@ -117,19 +118,24 @@ def by_difficulty(count: int) -> list[TokenizedExample]:
     ]
 
 
-def test_a_curriculum_begins_with_the_easiest_problems_and_ends_with_all() -> None:
-    count = 100
-    drawn = steps(by_difficulty(count), 400, 10, 1, 0, curriculum_steps=200)
-    hardest = [min(int(example.problem_id[1:]) for example in step) for step in drawn]
-    assert hardest[0] == 90, "the easiest tenth comes first"
-    assert min(hardest[:50]) > min(hardest[50:150]) > 0
-    # A quarter of the way the competence is a half (eq. 7 with c0 = 0.1: 0.507).
-    assert min(hardest[:50]) >= 100 - 52
-    late = [example.problem_id for step in drawn[210:] for example in step]
-    assert len(set(late)) == count
-    assert max(Counter(late).values()) - min(Counter(late).values()) <= 2, "then all are visited equally often"
+@pytest.mark.parametrize("batch_examples", [10, 2], ids=["a few steps an epoch", "many steps an epoch"])
+def test_a_curriculum_begins_with_the_easiest_problems_and_ends_with_all(batch_examples: int) -> None:
+    count, curriculum = 100, 40
+    drawn = steps(by_difficulty(count), 400, batch_examples, 1, 0, curriculum_steps=curriculum)
+    numbers = [[int(example.problem_id[1:]) for example in step] for step in drawn]
+    for step, each in enumerate(numbers[:curriculum]):
+        # Eq. 7 with c0 = 0.1. What was drawn for a step before it may be used in it.
+        share = math.sqrt(step * 0.99 / curriculum + 0.01)
+        assert min(each) >= count - math.ceil(share * count), "too hard for its step"
+    assert min(numbers[0]) >= 90, "the easiest tenth comes first"
+    assert min(min(each) for each in numbers[: curriculum // 2]) < 60
+    after = [number for each in numbers[curriculum : curriculum + 2 * count // batch_examples] for number in each]
+    assert len(set(after)) == count, "all take part as soon as it has ended"
+    late = Counter(number for each in numbers[-(200 // batch_examples) :] for number in each)
+    assert max(late.values()) - min(late.values()) <= 2, "then all are visited equally often"
     # The same examples without a curriculum are mixed from the start.
-    assert min(int(example.problem_id[1:]) for example in steps(by_difficulty(count), 1, 10, 1, 0)[0]) < 50
+    mixed = steps(by_difficulty(count), 5, batch_examples, 1, 0)
+    assert min(int(example.problem_id[1:]) for step in mixed for example in step) < 50
 
 
 def test_a_curriculum_over_problems_of_unknown_difficulty_is_refused() -> None:

@@ -1,6 +1,7 @@
 """What a training can be told: adapters, precision, what chooses its checkpoint, when it ends."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from families import one_thread as one_thread
 from faults.training_process import curve, training
-from retort import prompts
 from retort.engines import models
 from retort.records import Problem
 from retort.rollouts import Rollout
 from retort.store import Store
-from retort.thoughts import THOUGHTS
 from retort.training import speed
 from retort.training.config import LoraConfig, TrainingConfig
 from retort.training.examining import Exam
 from retort.training.examples import TokenizedExample
 from retort.training.packing import group, pack_rows
+from retort.training.progress import Progress, StepMetrics
 from retort.training.trainer import Training, train_and_save
 from retort.verification import VerificationConfig
 
@@ -57,15 +58,38 @@ def test_a_student_is_saved_in_the_precision_that_it_was_trained_in(store: Store
     assert {tensor.dtype for tensor in weights(tmp_path / "half").values()} == {torch.bfloat16}
     one, other = ([row["loss"] for row in curve(tmp_path / name)] for name in ("single", "half"))
     assert one != other
-    assert other == pytest.approx(one, rel=0.02)
+    assert other == pytest.approx(one, rel=0.05)
 
 
-def test_activations_that_are_computed_again_are_the_same(store: Store, tmp_path: Path) -> None:
+def test_activations_that_are_computed_again_are_the_same(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    forward = LlamaMLP.forward
+
+    def counted(self: Any, x: torch.Tensor) -> torch.Tensor:
+        calls.append("")
+        return forward(self, x)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
     plain, again = (training(store, activation_checkpointing=each, steps=5, dev_every=5) for each in (False, True))
     assert plain.address == again.address
     trained(plain, tmp_path / "plain")
+    once = len(calls)
     trained(again, tmp_path / "again")
+    assert len(calls) - once > 1.5 * once, "nothing was computed again"
     assert curve(tmp_path / "plain") == curve(tmp_path / "again")
+
+
+def test_among_equal_accuracies_the_lower_loss_is_kept() -> None:
+    config = TrainingConfig(steps=9, batch_examples=1, learning_rate=0.1, choose_by="dev_accuracy")
+    row = StepMetrics(1, 2.0, 2.0, 0.5, 0.1, 1.0, 1, 1, 1, 0.0, None, 1, 1.0)
+    progress = Progress([row], row)
+    assert progress.is_better(replace(row, dev_loss=1.9), config)
+    assert not progress.is_better(replace(row, dev_loss=2.1), config)
+    assert progress.is_better(replace(row, dev_loss=9.0, dev_accuracy=0.6), config)
+    assert not progress.is_better(replace(row, dev_loss=1.0, dev_accuracy=0.4), config)
+    assert not progress.is_better(replace(row, dev_loss=math.nan, dev_accuracy=0.9), config)
 
 
 @pytest.mark.slow
@@ -88,12 +112,12 @@ def test_prompts_that_are_shared_change_no_loss(store: Store, tmp_path: Path) ->
 
 
 def test_training_ends_early_once_it_gets_no_better(store: Store, tmp_path: Path) -> None:
-    # A learning rate this high makes a student of the first steps the best.
-    made = training(store, learning_rate=0.3, warmup_steps=0, steps=40, dev_every=2, patience=3)
+    # A learning rate this high makes losses go up and down.
+    made = training(store, learning_rate=1e-2, schedule="constant", steps=300, dev_every=2, patience=3)
     stats = trained(made, tmp_path / "student")
     measured = [row for row in curve(tmp_path / "student") if row["dev_loss"] is not None]
     assert stats["best_dev_loss"] == min(row["dev_loss"] for row in measured)
-    assert stats["steps"] == stats["best_step"] + 3 * 2 < 40
+    assert stats["steps"] == stats["best_step"] + 3 * 2 < 300
 
 
 def exam() -> Exam:
@@ -124,14 +148,6 @@ def test_the_checkpoint_with_the_most_right_answers_is_kept(store: Store, tmp_pa
     assert json.loads((tmp_path / "student/config.json").read_text()).get("attn_implementation") is None
 
 
-def test_an_exam_asks_what_evaluation_asks() -> None:
-    problem = Problem("p/dev/0", "p", "dev", "What is 1 + 1?", "number", "2")
-    asked = prompts.render(problem, THOUGHTS["cot"].CUE)
-    made = Exam((problem,), "cot", (asked,), 24, Rollout(), VerificationConfig())
-    other = replace(made, asked=(asked + " ",))
-    assert made.describe() != other.describe()
-
-
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -141,9 +157,15 @@ def test_an_exam_asks_what_evaluation_asks() -> None:
         ),
         ({"num_workers": [2, 1]}, r"\[least, most\] with 1 ≤ least ≤ most"),
         ({"num_workers": [0, 2]}, r"\[least, most\]"),
-        ({"shard": True}, "shard = true with num_workers = 1: expected at least 2"),
+        ({"shard": True}, "shard = true with num_workers = 1: expected 2 at the least"),
         ({"shard": True, "num_workers": 2, "choose_by": "dev_accuracy"}, "no worker has all weights to answer with"),
+        ({"num_workers": [1, 2, 3]}, r"\[least, most\]"),
         ({"lora": {"rank": 0}}, "lora.rank"),
+        ({"group_chains": 2}, "group_chains = 2, batch_examples = 1"),
+        ({"warmup_steps": 2}, "warmup_steps = 2 of steps = 1; expected no more"),
+        ({"curriculum_steps": 2}, "curriculum_steps = 2 of steps = 1"),
+        ({"patience": 1}, r"patience = 1 with dev_every = 100 and steps = 1: it never ends early"),
+        ({"chain_weights": "per_problem"}, "chain_weights = 'per_problem' with group_chains = 1"),
         ({"schedule": "step"}, "schedule"),
     ],
 )
@@ -154,7 +176,7 @@ def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], told: str)
 
 def test_flops_are_six_times_parameters_and_tokens_and_those_of_attention(store: Store) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(models.locate("shipped:student"))
-    (row,) = pack_rows(group(EXAMPLES, shares=True), 256, 0, fixed=False)
+    (row,) = pack_rows(group(EXAMPLES, shares=True), 256, 0, width_step=64)
     config, head = model.config, model.get_output_embeddings().weight.numel()
     layers = sum(parameter.numel() for parameter in model.parameters()) - head  # tied: the embedding is the output
     attention = 12 * config.num_hidden_layers * config.hidden_size * row.num_pairs
@@ -165,5 +187,20 @@ def test_flops_are_six_times_parameters_and_tokens_and_those_of_attention(store:
         speed.forward_backward_flops(model, row)
         == 4 * layers * row.num_tokens + 4 * head * len(row.labels_S) + attention
     )
-    peak = speed.peak_flops(torch.device("cpu"), torch.float32)
-    assert 1e9 < peak < 1e14
+    assert speed.peak_flops(torch.device("cpu"), torch.float32) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA L40", None),
+        ("NVIDIA B200", None),
+    ],
+)
+def test_the_peak_of_a_gpu_is_that_of_its_data_sheet(name: str, peak: float | None) -> None:
+    assert speed.known_peak(name) == peak

@@ -14,11 +14,11 @@ def assert_same_curve(got: Path, expected: Path, tolerance: float) -> None:
     """The same examples at each step, and the same losses, norms and dev losses. Rounding grows with each step."""
     assert len(curve(got)) == len(curve(expected)) > 0
     for one, other in zip(curve(got), curve(expected), strict=True):
-        for name in ("step", "target_tokens", "example_tokens", "computed_tokens", "learning_rate"):
+        for name in ("step", "target_tokens", "example_tokens", "learning_rate"):
             assert one[name] == other[name]
-        for name in ("loss", "grad_norm", "dev_loss"):
+        for name, times in (("loss", 1), ("dev_loss", 1), ("grad_norm", 10)):
             if other[name] is not None:
-                assert one[name] == pytest.approx(other[name], rel=tolerance), (name, one["step"])
+                assert one[name] == pytest.approx(other[name], rel=times * tolerance), (name, one["step"])
 
 
 def test_four_workers_and_shards_compute_the_training_of_one(tmp_path: Path) -> None:

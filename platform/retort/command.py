@@ -89,7 +89,8 @@ def start_ray(store: Store) -> None:
     """
     import ray
 
-    context = ray.init(logging_level=logging.WARNING)
+    # Without an address Ray would join whatever cluster was last started on this machine, also one that has died.
+    context = ray.init(os.environ.get("RAY_ADDRESS") or "local", logging_level=logging.WARNING)
     if context.dashboard_url:
         logger.info("Ray's dashboard: http://%s", context.dashboard_url)
     nodes: list[dict[str, Any]] = ray.nodes()

@@ -17,6 +17,7 @@ from retort.engines.interface import SamplingDistribution
 from retort.rollouts import Rollout
 from retort.run import Run
 from retort.sampling import Model
+from retort.store.hashing import digest
 from retort.store.plan import Plan
 from retort.thoughts.socratic import Role
 from retort.training.examining import Exam
@@ -121,7 +122,9 @@ def exam(run: Run, student: Student) -> Exam | None:
     if config.choose_by != "dev_accuracy":
         return None
     asked, thought = student_asked(student.rollout), run.recipe.find_corpus(student.corpus).taught[0]
-    chosen = tuple(run.exam_problems(student)[: config.dev_problems])
+    # By hash, so that several tasks have their shares.
+    by_chance = sorted(run.exam_problems(student), key=lambda problem: digest(problem.id))
+    chosen = tuple(by_chance[: config.dev_problems])
     prompts = tuple(asked(problem, thought) for problem in chosen)
     return Exam(chosen, thought, prompts, config.dev_max_new_tokens, student.rollout, run.recipe.verification)
 

@@ -123,12 +123,13 @@ def test_a_killed_driver_goes_on_by_the_same_command(tmp_path: Path, seed: int) 
             driver.kill()
             driver.wait()
         psutil.wait_procs(descendants, timeout=30)
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    stats = json.loads(ended.stdout.splitlines()[-1])
-    assert len(stats["went_on_from"]) == 2
-    whole = Workers(1, training(store, **changed), tmp_path / "whole", open_store(str(tmp_path / "elsewhere"))).wait()
+    subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+    found = train(store, made)
+    assert len(found.stats["went_on_from"]) == 2
+    alone = training(store, **(changed | {"num_workers": 0}))
+    whole = Workers(1, alone, tmp_path / "whole", open_store(str(tmp_path / "elsewhere"))).wait()
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    got = figures(train(store, made))
+    got = figures(found)
     if changed["num_workers"] == 1:
         assert got == [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
     assert [row["loss"] for row in got] == pytest.approx([row["loss"] for row in rows], rel=1e-3)

@@ -1,4 +1,4 @@
-"""A driver that trains under Ray: `python train_driver.py STORE CONFIG(JSON)`; it prints the checkpoint's figures."""
+"""A driver that trains under Ray: `python train_driver.py STORE CONFIG`, of which the latter is JSON."""
 
 import json
 import logging
@@ -14,5 +14,4 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ray.init(address="local", logging_level=logging.WARNING, include_dashboard=False)
     store = open_store(sys.argv[1])
-    made = train(store, training(store, **json.loads(sys.argv[2])))
-    print(json.dumps(made.stats), flush=True)
+    train(store, training(store, **json.loads(sys.argv[2])))

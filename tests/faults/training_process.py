@@ -123,6 +123,6 @@ class Workers:
     def wait(self) -> Path:
         """Wait for their end, which is a good one; where the student lies."""
         for process in self._processes:
-            process.join(300)
+            process.join(60)
         assert [process.exitcode for process in self._processes] == [0] * len(self._processes)
         return self.place

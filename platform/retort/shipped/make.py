@@ -22,7 +22,8 @@ from retort.tasks import arithmetic
 from retort.thoughts import cues
 from retort.training.config import TrainingConfig
 from retort.training.examples import tokenize
-from retort.training.loop import StepMetrics, fit
+from retort.training.loop import fit
+from retort.training.progress import StepMetrics
 
 END = "<|end|>"
 BATCH = 32

@@ -12,6 +12,7 @@ Shapes: T positions of the row, N pieces of a block, Q and K queries and keys of
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "retort_packed"
 """Of this attention in a model's configuration."""
+
+FLEX_VARIANTS = 64
+"""Shapes that FlexAttention may be compiled for in one process."""
 
 Piece = tuple[tuple[int, int], ...]
 """Begin and end of stretches of a row, of which the last asks and all are seen."""
@@ -160,7 +164,9 @@ def attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls: `[1, H, T, D]` each (key and value with fewer heads, perhaps) in, `[1, T, H, D]` out."""
-    del module, attention_mask, kwargs
+    del module, attention_mask
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise TypeError("attention with capped scores or sinks: not computed here")
     if isinstance(packed, BlockMask):
         assert not dropout, "rows of a model with attention dropout are laid out in pieces"
         gqa = query.shape[1] != key.shape[1]
@@ -175,7 +181,8 @@ def _in_pieces(
     """Block by block."""
     H, D = query.shape[1], query.shape[3]
     query_HTD = query[0]
-    key_HTD, value_HTD = (each[0].repeat_interleave(H // each.shape[1], 0) for each in (key, value))
+    shared = H // key.shape[1]
+    key_HTD, value_HTD = (each[0] if shared == 1 else each[0].repeat_interleave(shared, 0) for each in (key, value))
     outputs: list[torch.Tensor] = []
     for block in packed.blocks:
         output_NHQD = scaled_dot_product_attention(
@@ -188,12 +195,14 @@ def _in_pieces(
             dropout_p=dropout,
         )
         outputs.append(output_NHQD.transpose(1, 2).reshape(-1, H, D))
-    return torch.cat(outputs)[packed.place_T][None]
+    return torch.cat(outputs).index_select(0, packed.place_T)[None]
 
 
 def _taken(states_HTD: torch.Tensor, positions_NQ: torch.Tensor) -> torch.Tensor:
     """`[N, H, Q, D]`: the states at some positions."""
-    return states_HTD[:, positions_NQ].transpose(0, 1)
+    # Not by indexing, whose backward pass takes three times as long.
+    taken = states_HTD.index_select(1, positions_NQ.flatten())
+    return taken.unflatten(1, positions_NQ.shape).transpose(0, 1)
 
 
 _attend_in_pieces: Any = torch.compiler.disable(_in_pieces)
@@ -203,7 +212,13 @@ _attend_in_pieces: Any = torch.compiler.disable(_in_pieces)
 @cache
 def _flex(is_compiled: bool) -> Any:
     """FlexAttention; uncompiled, which holds the whole matrix of scores, where there is no GPU."""
-    return torch.compile(flex_attention, dynamic=False) if is_compiled else flex_attention
+    if not is_compiled:
+        return flex_attention
+    # Each length of a row, with gradients and without, is compiled once, for each student of this process; past the
+    # limit dynamo would go on uncompiled.
+    dynamo: Any = import_module("torch._dynamo.config")
+    dynamo.recompile_limit = max(dynamo.recompile_limit, FLEX_VARIANTS)
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
 def register() -> None:

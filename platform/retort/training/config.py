@@ -1,6 +1,6 @@
 """Settings of a student's training."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -37,8 +37,8 @@ class TrainingConfig(BaseModel):
     thought_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """Where a problem has chains of several thoughts, how often each is drawn; none named: all equally often."""
     chain_weights: Literal["equal", "per_problem"] = "equal"
-    """Weight of a chain's tokens in the loss: 1, or 1/n for the n chains of its problem that are drawn together, so
-    that problems with many chains do not outweigh those with few."""
+    """Weight of a chain's tokens in the loss: 1, or 1/n for the n chains of its problem that are drawn together (up to
+    `group_chains`), so that problems with many chains do not outweigh those with few."""
     curriculum_steps: int = Field(default=0, ge=0)
     """Steps over which problems come in from the easiest, by the teacher's pass rate; 0: all from the start."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -58,13 +58,14 @@ class TrainingConfig(BaseModel):
     """Tokens of a packed row, which is one forward pass; a step accumulates as many as its examples need. For
     encoder-decoders, which do not pack, the positions of a batch of pairs."""
     share_prompts: bool = True
-    """Compute a prompt once for all chains of a step that have it. Changes no loss and no gradient."""
+    """Compute a prompt once for all chains of a step that have it. Changes no loss and no gradient, dropout apart: of
+    that a shared prompt has one draw."""
     dev_every: int = Field(default=100, ge=1)
     """Steps between two measurements on dev problems; the best checkpoint by `choose_by` is kept."""
     choose_by: Literal["dev_loss", "dev_accuracy"] = "dev_loss"
     """What tells checkpoints apart: the loss on dev chains, or greedy answers to dev problems."""
     dev_problems: int = Field(default=100, ge=1)
-    """Dev problems that `dev_accuracy` asks, the first by id."""
+    """Dev problems that `dev_accuracy` asks, drawn by a hash of their ids, under the first thought of the corpus."""
     dev_max_new_tokens: int = Field(default=256, ge=1)
     """Token budget of an answer to one of them."""
     patience: int | None = Field(default=None, ge=1)
@@ -102,11 +103,13 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"{list(seeds)!r} names one twice; expected each once")
         return seeds
 
-    @field_validator("num_workers")
+    @field_validator("num_workers", mode="before")
     @classmethod
-    def _in_order(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
-        least, most = (workers, workers) if isinstance(workers, int) else workers
-        if least < 0 or most < least or (isinstance(workers, tuple) and least == 0):
+    def _in_order(cls, workers: object) -> object:
+        is_pair = isinstance(workers, list | tuple)
+        pair: list[Any] = list(workers) if isinstance(workers, list | tuple) else [workers, workers]
+        is_whole = len(pair) == 2 and all(type(each) is int for each in pair)
+        if not is_whole or pair[0] < is_pair or pair[1] < pair[0]:
             raise ValueError(f"{workers!r}; expected 0 or more, or [least, most] with 1 ≤ least ≤ most")
         return workers
 
@@ -117,8 +120,26 @@ class TrainingConfig(BaseModel):
                 f"row_tokens = {self.row_tokens}, max_example_tokens = {self.max_example_tokens}: a row holds whole "
                 f"examples; expected row_tokens to be no less"
             )
+        if self.chain_weights == "per_problem" and self.group_chains == 1:
+            raise ValueError(
+                "chain_weights = 'per_problem' with group_chains = 1: chains that are drawn one by one weigh the same; "
+                "expected group_chains above 1, or 'equal'"
+            )
+        for name in ("warmup_steps", "curriculum_steps"):
+            if getattr(self, name) > self.steps:
+                raise ValueError(f"{name} = {getattr(self, name)} of steps = {self.steps}; expected no more")
+        if self.group_chains > self.batch_examples:
+            raise ValueError(
+                f"group_chains = {self.group_chains}, batch_examples = {self.batch_examples}: a step holds groups; "
+                f"expected no more"
+            )
+        if self.patience is not None and self.patience * self.dev_every >= self.steps:
+            raise ValueError(
+                f"patience = {self.patience} with dev_every = {self.dev_every} and steps = {self.steps}: it never ends "
+                f"early; expected patience * dev_every below steps"
+            )
         if self.shard and self.least_workers < 2:
-            raise ValueError(f"shard = true with num_workers = {self.num_workers}: expected at least 2 to share out to")
+            raise ValueError(f"shard = true with num_workers = {self.num_workers}: expected 2 at the least")
         if self.shard and self.choose_by == "dev_accuracy":
             raise ValueError(
                 "choose_by = 'dev_accuracy' with shard = true: no worker has all weights to answer with; "
@@ -150,8 +171,11 @@ MACHINERY = frozenset(
         "cpus_per_worker",
         "gpus_per_worker",
         "num_workers",
+        "row_tokens",
         "save_every_s",
         "shard",
     }
 )
-"""Fields that say how a student is computed and not which: rounding apart, none changes it."""
+"""Fields that say how a student is computed and not which: rounding apart, and draws of dropout, none changes it."""
+OF_EXAM = frozenset({"dev_problems", "dev_max_new_tokens"})
+"""Fields that decide something under `dev_accuracy` alone."""

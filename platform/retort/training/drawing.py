@@ -7,7 +7,7 @@ which examples form a step, and a training that goes on after it died draws what
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from retort.training.config import TrainingConfig
@@ -24,40 +24,57 @@ def draw_steps(examples: Sequence[TokenizedExample], config: TrainingConfig) -> 
 
     Each epoch visits every problem once, in a new order, draws one of its thoughts by weight (all weigh the same where
     no weights are given), and of that thought `group_chains` chains without repeats (all of them where there are
-    fewer), so that a problem weighs the same however many chains and thoughts it has. Under a curriculum the epochs of
-    the first steps visit the easier problems alone.
+    fewer), so that a problem weighs the same however many chains and thoughts it has. Under a curriculum the first
+    steps visit the easier problems alone.
 
     Raises:
         ValueError: there are weights, and an example's thought has none; a curriculum, and a pass rate is not known.
     """
     weights = config.thought_weights or {example.thought: 1.0 for example in examples}
     by_problem = _by_problem(examples, weights)
-    problems = sorted(by_problem)
-    easiest_first = _easiest_first(by_problem) if config.curriculum_steps else problems
     rng = random.Random(config.seed)
     pending: list[TokenizedExample] = []
     step = 0
+    visits = (
+        _easy_ones_first(_easiest_first(by_problem), config.curriculum_steps, rng, lambda: step)
+        if config.curriculum_steps
+        else _epochs(sorted(by_problem), rng)
+    )
+    for problem in visits:
+        thoughts = sorted(by_problem[problem])
+        # One thought leaves nothing to draw: the order of a corpus of one is that of the seed alone.
+        (thought,) = rng.choices(thoughts, [weights[name] for name in thoughts]) if len(thoughts) > 1 else thoughts
+        chains = by_problem[problem][thought]
+        drawn = rng.sample(chains, min(config.group_chains, len(chains)))
+        if config.chain_weights == "per_problem":
+            drawn = [replace(chain, weight=1 / len(drawn)) for chain in drawn]
+        pending += drawn
+        while len(pending) >= config.batch_examples:
+            yield pending[: config.batch_examples]
+            step += 1
+            pending = pending[config.batch_examples :]
+
+
+def _epochs(problems: list[str], rng: random.Random) -> Iterator[str]:
+    """All problems, again and again, each time in a new order."""
     while True:
-        come_in = _come_in(step, len(problems), config.curriculum_steps)
-        if come_in < len(problems):
-            visited = easiest_first[:come_in]
-            rng.shuffle(visited)
-        else:
-            rng.shuffle(problems)
-            visited = problems
-        for problem in visited:
-            thoughts = sorted(by_problem[problem])
-            # One thought leaves nothing to draw: the order of a corpus of one is that of the seed alone.
-            (thought,) = rng.choices(thoughts, [weights[name] for name in thoughts]) if len(thoughts) > 1 else thoughts
-            chains = by_problem[problem][thought]
-            drawn = rng.sample(chains, min(config.group_chains, len(chains)))
-            if config.chain_weights == "per_problem":
-                drawn = [replace(chain, weight=1 / len(drawn)) for chain in drawn]
-            pending += drawn
-            while len(pending) >= config.batch_examples:
-                yield pending[: config.batch_examples]
-                step += 1
-                pending = pending[config.batch_examples :]
+        rng.shuffle(problems)
+        yield from problems
+
+
+def _easy_ones_first(
+    easiest_first: Sequence[str], curriculum_steps: int, rng: random.Random, step: Callable[[], int]
+) -> Iterator[str]:
+    """The problems that have come in, again and again; whoever comes in takes a random place among those to come."""
+    come_in, waiting = 0, list[str]()
+    while True:
+        known, come_in = come_in, _come_in(step(), len(easiest_first), curriculum_steps)
+        for problem in easiest_first[known:come_in]:
+            waiting.insert(rng.randint(0, len(waiting)), problem)
+        if not waiting:
+            waiting = list(easiest_first[:come_in])
+            rng.shuffle(waiting)
+        yield waiting.pop()
 
 
 def _by_problem(examples: Sequence[TokenizedExample], weights: Mapping[str, float]) -> dict[str, Thoughts]:

@@ -28,10 +28,12 @@ def _answering(model: Any) -> Generator[None]:
     is_packed = model.config._attn_implementation == attention.NAME
     if is_packed:
         model.set_attn_implementation("sdpa")
-    yield
-    if is_packed:
-        model.set_attn_implementation(attention.NAME)
-    model.generation_config = before
+    try:
+        yield
+    finally:
+        if is_packed:
+            model.set_attn_implementation(attention.NAME)
+        model.generation_config = before
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class Exam:
             *(roll_out([engine], self._request(number), greedy, self.rollout) for number in numbers)
         )
         engine.close()
-        return [chain for chain in found if chain is not None]
+        chains = [chain for chain in found if chain is not None]
+        assert len(chains) == len(found), "a model answers everything"
+        return chains
 
     def _request(self, number: int) -> Request:
         problem, asked = self.problems[number], prompts.canonical(self.asked[number])

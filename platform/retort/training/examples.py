@@ -4,12 +4,14 @@ Prompt and target are tokenised apart, so that the prompt's tokens are those tha
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from retort.records import Example
 from retort.thoughts.socratic import Iterative, Role, views
+
+TEXTS_AT_A_TIME = 1000
 
 View = tuple[Role, Iterative]
 """What one student of several learns of a corpus of `socratic` chains: its role, and how the roles share a problem."""
@@ -59,17 +61,28 @@ def tokenize(tokenizer: Any, examples: Sequence[Example]) -> list[TokenizedExamp
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer has no eos_token: expected one that ends a target; set it in tokenizer_config.json")
-    if not examples:
-        return []
-    prompts = tokenizer([example.prompt for example in examples])["input_ids"]
-    targets = tokenizer([example.target for example in examples], add_special_tokens=False)["input_ids"]
+    distinct = list(dict.fromkeys(example.prompt for example in examples))
+    prompts = dict(zip(distinct, _ids(tokenizer, distinct, is_prompt=True), strict=True))
     made: list[TokenizedExample] = []
-    for example, prompt, target in zip(examples, prompts, targets, strict=True):
-        if not prompt:
+    for example, target in zip(examples, _ids(tokenizer, [each.target for each in examples], False), strict=True):
+        if not prompts[example.prompt]:
             raise ValueError(f"{example.problem_id}: its prompt {example.prompt!r} has no tokens; expected some")
-        ids = tuple(prompt), (*target, tokenizer.eos_token_id)
+        ids = prompts[example.prompt], (*target, tokenizer.eos_token_id)
         made.append(TokenizedExample(example.problem_id, example.thought, *ids, pass_rate=example.pass_rate))
     return made
+
+
+def _ids(tokenizer: Any, texts: Sequence[str], is_prompt: bool) -> Iterator[tuple[int, ...]]:
+    """The token ids of each text; special tokens begin a prompt.
+
+    A tokenizer makes a new int for each token, and tells more than ids: one int for all tokens that are the same, and
+    some texts at a time, keep a corpus of 10⁸ tokens below a gigabyte.
+    """
+    ints = list(range(len(tokenizer)))
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        some = list(texts[start : start + TEXTS_AT_A_TIME])
+        for ids in tokenizer(some, add_special_tokens=is_prompt)["input_ids"]:
+            yield tuple(ints[each] for each in ids)
 
 
 @dataclass(slots=True)

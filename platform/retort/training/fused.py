@@ -43,7 +43,7 @@ def fused_loss(model: Any, dtype: torch.dtype) -> Loss | None:
         )
     except ImportError:
         return None
-    liger: Any = LigerFusedLinearCrossEntropyLoss(reduction="sum")
+    liger: Any = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
 
     def loss(weight_VD: torch.Tensor, states_SD: torch.Tensor, labels_S: torch.Tensor) -> torch.Tensor:
         return liger(weight_VD.to(states_SD.dtype), states_SD, labels_S)
@@ -64,7 +64,7 @@ def has_bare_states(model: Any) -> bool:
         logits = model(input_ids=ids, use_cache=False).logits
         with without_output(model) as output:
             states = model(input_ids=ids, use_cache=False).logits
-        is_same = bool((output(states) - logits).norm() <= TOLERANCE * logits.norm())
+        is_same = bool((output(states) - logits).norm() <= torch.finfo(logits.dtype).eps ** 0.5 * logits.norm())
     model.set_attn_implementation(attention)
     model.train(was_training)
     return is_same

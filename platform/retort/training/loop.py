@@ -5,10 +5,11 @@ that neither packing nor the number of workers changes it. All that is random de
 worker, so that a training that goes on from a saved state takes the steps that it would have taken.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -21,8 +22,8 @@ from retort.training.config import TrainingConfig
 from retort.training.drawing import draw_steps
 from retort.training.examples import TokenizedExample
 from retort.training.fused import fused_loss
+from retort.training.keeping import Keeper, Surroundings
 from retort.training.parallel import (
-    Weights,
     accumulating,
     gather_optimizer,
     gather_weights,
@@ -31,86 +32,17 @@ from retort.training.parallel import (
     load_weights,
     rank_and_world,
     summed,
+    together,
+    told_by_first,
     wrap,
 )
+from retort.training.progress import Progress, StepMetrics, is_measured
 from retort.training.scoring import Batch, Scorer, layout
-from retort.training.states import States
+from retort.training.states import State, States
 
-MOST_SAVING = 0.05
-"""Share of the time that may go into saving states, where they are large."""
-LOOK_EVERY_S = 5.0
-"""Between two looks at whether a machine is about to be taken away, for which the workers wait for each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """One row of the training curve. `loss` is nats per target token; dev figures are None between measurements.
-
-    `example_tokens` are those of the step's examples, each with its prompt, as plain training would compute them;
-    `computed_tokens` are those that were, and `padding_share` is what came on top of these, of all positions. `mfu` is
-    `speed`'s; `memory_bytes` the most that the first worker has used so far; `seconds` leave out what is measured.
-    """
-
-    step: int
-    loss: float
-    dev_loss: float | None
-    dev_accuracy: float | None
-    learning_rate: float
-    grad_norm: float
-    target_tokens: int
-    example_tokens: int
-    computed_tokens: int
-    padding_share: float
-    mfu: float | None
-    memory_bytes: int
-    seconds: float
-
-    def as_row(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass
-class Progress:
-    """What a training has come to. `best_weights` are on the first worker alone, and empty before a measurement."""
-
-    curve: list[StepMetrics] = field(default_factory=list)
-    best: StepMetrics | None = None
-    best_weights: Weights = field(default_factory=dict)
-    went_on_from: list[int] = field(default_factory=list)
-    """Steps of the states that it went on from, each time after it had died."""
-
-    def is_better(self, row: StepMetrics, config: TrainingConfig) -> bool:
-        """Whether a measurement beats the best so far."""
-        if config.choose_by == "dev_accuracy":
-            assert row.dev_accuracy is not None
-            return self.best is None or row.dev_accuracy > (self.best.dev_accuracy or 0.0)
-        if row.dev_loss is None or math.isnan(row.dev_loss):
-            return False
-        return self.best is None or row.dev_loss < (self.best.dev_loss or 0.0)
-
-    def is_over(self, config: TrainingConfig) -> bool:
-        """Whether the last measurements have brought nothing better for too long."""
-        if config.patience is None or self.best is None:
-            return False
-        since = [row for row in self.curve if row.step > self.best.step and is_measured(row)]
-        return len(since) >= config.patience
-
-
-def is_measured(row: StepMetrics) -> bool:
-    """Whether the step ended with a measurement on dev problems."""
-    return row.dev_loss is not None or row.dev_accuracy is not None
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a training has around it, where it has it."""
-
-    states: States | None = None
-    """Where it keeps states, and finds them again."""
-    examine: Callable[[Any], tuple[int, int]] | None = None
-    """This worker's share of the dev problems: how many the student answers right, and of how many."""
-    is_ending: Callable[[], bool] = lambda: False
-    """Whether this machine is about to be taken away; asked on all workers at once."""
+logger = logging.getLogger(__name__)
+LARGE = ("weights", "optimizer", "best_weights")
+"""Parts of a state that hold tensors."""
 
 
 def fit(
@@ -134,34 +66,29 @@ def fit(
     """
     if not examples:
         raise ValueError("no training examples: expected at least one; look at the reasons in the corpus artifact")
-    trainee = Trainee(model, config, pad_id, device)
     around = around or Surroundings()
+    if config.patience is not None and not dev_examples and around.examine is None:
+        raise ValueError(f"patience = {config.patience}: there is nothing to measure on; expected dev examples")
+    trainee = Trainee(model, config, pad_id, device)
     progress = trainee.go_on(around.states)
+    keeper = Keeper(around, config.save_every_s)
     draws = islice(draw_steps(examples, config), len(progress.curve), config.steps)
-    saved_at = looked_at = time.monotonic()
-    pause = config.save_every_s
     for step, drawn in enumerate(draws, start=len(progress.curve) + 1):
         if progress.is_over(config):
             break
-        now = time.monotonic()
-        # Clocks differ, and all workers must do the same: what one of them wants is done by all.
-        metrics, (is_due, looks) = trainee.step(step, drawn, (now - saved_at >= pause, now - looked_at >= LOOK_EVERY_S))
+        metrics, wished = trainee.step(step, drawn, keeper.wishes)
         if step == config.steps or step % config.dev_every == 0:
             metrics = trainee.measure(metrics, dev_examples, around.examine)
         progress.curve.append(metrics)
         if is_measured(metrics) and progress.is_better(metrics, config):
             progress.best, progress.best_weights = metrics, gather_weights(trainee.scorer)
         on_step(metrics)
-        looked_at = time.monotonic() if looks else looked_at
-        if around.states is not None and ((looks and around.is_ending()) or is_due):
-            began = time.monotonic()
-            trainee.save(around.states, progress)
-            saved_at = time.monotonic()
-            pause = config.save_every_s and max(config.save_every_s, (saved_at - began) / MOST_SAVING)
-    if around.states is not None:
-        around.states.wait()
-    if not progress.best_weights and progress.best is None:
+        keeper.keep(progress, wished, trainee.save)
+    if progress.best is None:
         progress.best_weights = gather_weights(trainee.scorer)
+    with together():
+        if around.states is not None:
+            around.states.wait()
     return progress
 
 
@@ -173,7 +100,7 @@ class Trainee:
 
         self._config, self._device = config, device
         self._rank, self._world = rank_and_world()
-        self._layout = layout(model, config, pad_id)
+        self._layout = layout(model, config, pad_id, device)
         self._dtype = getattr(torch, config.dtype)
         # What is compiled is fused as it is, adapters and shards hide the output layer.
         fused = None if config.compile or config.shard or config.lora else fused_loss(model, self._dtype)
@@ -183,10 +110,15 @@ class Trainee:
         if config.compile:
             model.compile()
         self._bare = Scorer(model, self._dtype, fused)
-        self.scorer = wrap(self._bare, config.shard)
+        self.scorer = wrap(self._bare, config.shard, self._dtype)
         trained = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
+        # Matrices decay, biases and norms do not, as in transformers' own trainer.
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in trained if parameter.ndim >= 2]},
+            {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+        ]
         self._optimizer = torch.optim.AdamW(
-            trained,
+            [group for group in groups if group["params"]],
             lr=config.learning_rate,
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
@@ -198,23 +130,27 @@ class Trainee:
 
     def go_on(self, states: States | None) -> Progress:
         """Take over the newest state; what it has come to, which is nothing where there is none."""
-        state = None if states is None else states.newest()
-        if state is None:
+        state: State = {}
+        with together():
+            if self._rank == 0 and states is not None:
+                state = states.newest() or {}
+        # All go on from what the first has found, whatever comes to the store meanwhile.
+        known = told_by_first({name: value for name, value in state.items() if name not in LARGE})
+        if not known:
             return Progress()
-        load_weights(self.scorer, state["weights"])
-        load_optimizer(self.scorer, self._optimizer, state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        curve = [StepMetrics(**row) for row in state["curve"]]
-        best = next((row for row in curve if row.step == state["best_step"]), None)
-        weights = state["best_weights"] if self._rank == 0 else {}
-        return Progress(curve, best, weights, [*state["went_on_from"], len(curve)])
+        if self._rank == 0:
+            logger.info("training goes on from the state of step %d", len(known["curve"]))
+        load_weights(self.scorer, state.get("weights", {}))
+        load_optimizer(self.scorer, self._optimizer, state.get("optimizer", {}))
+        self._schedule.load_state_dict(known["schedule"])
+        curve = [StepMetrics(**row) for row in known["curve"]]
+        best = next((row for row in curve if row.step == known["best_step"]), None)
+        return Progress(curve, best, state.get("best_weights", {}), [*known["went_on_from"], len(curve)])
 
     def save(self, states: States, progress: Progress) -> None:
-        """Save a state; all workers gather it, the first one keeps it."""
+        """Save a state; all workers gather it, the first one keeps it. Raises OSError where it cannot, on all."""
         weights, optimizer = gather_weights(self.scorer), gather_optimizer(self.scorer, self._optimizer)
-        if self._rank > 0:
-            return
-        state = {
+        state: State = {
             "weights": weights,
             "optimizer": optimizer,
             "schedule": self._schedule.state_dict(),
@@ -223,7 +159,9 @@ class Trainee:
             "best_weights": progress.best_weights,
             "went_on_from": progress.went_on_from,
         }
-        states.save(len(progress.curve), state)
+        with together():
+            if self._rank == 0:
+                states.save(len(progress.curve), state)
 
     def step(
         self, step: int, drawn: Sequence[TokenizedExample], wishes: Sequence[bool]
@@ -241,12 +179,12 @@ class Trainee:
         loss, tokens, positions, known, *wished = summed([own, tokens, positions, known, *wishes], self._device)
         if not math.isfinite(loss):
             raise ValueError(
-                f"loss is {loss} at step {step}: expected a finite one; lower training.learning_rate; states that were "
-                f"saved before are kept until then"
+                f"loss is {loss} at step {step}: expected a finite one; lower training.learning_rate "
+                f"or max_grad_norm; the last saved state stays in the store"
             )
         grad_norm = self._update(step)
         seconds = time.perf_counter() - started
-        peak = speed.peak_flops(self._device, self._dtype) * self._world
+        peak = speed.peak_flops(self._device, self._dtype)
         metrics = StepMetrics(
             step=step,
             loss=loss,
@@ -258,7 +196,7 @@ class Trainee:
             example_tokens=sum(map(len, drawn)),
             computed_tokens=int(tokens),
             padding_share=1 - tokens / positions,
-            mfu=None if None in flops else known / (seconds * peak),
+            mfu=None if peak is None or None in flops else known / (seconds * peak * self._world),
             memory_bytes=speed.peak_memory(self._device),
             seconds=seconds,
         )
@@ -286,8 +224,8 @@ class Trainee:
         whole = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if not math.isfinite(whole):
             raise ValueError(
-                f"the gradient's norm is {whole} at step {step}: expected a finite one; lower "
-                f"training.learning_rate; states that were saved before are kept until then"
+                f"the gradient's norm is {whole} at step {step}: expected a finite one; lower training.learning_rate "
+                f"or max_grad_norm; the last saved state stays in the store"
             )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -301,15 +239,17 @@ class Trainee:
         examine: Callable[[Any], tuple[int, int]] | None,
     ) -> StepMetrics:
         """The metrics with the loss on dev examples, and the accuracy on dev problems where these are asked."""
-        row = {each.name: getattr(metrics, each.name) for each in fields(metrics)}
+        dev_accuracy = None
         self.scorer.eval()
-        if examples:
-            row["dev_loss"] = self.mean_loss(examples)
+        dev_loss = self.mean_loss(examples) if examples else None
         if examine is not None:
-            right, asked = summed(examine(self._bare.model), self._device)
-            row["dev_accuracy"] = right / asked if asked else None
+            own = 0, 0
+            with together(), torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                own = examine(self._bare.model)
+            right, asked = summed(own, self._device)
+            dev_accuracy = right / asked
         self.scorer.train()
-        return StepMetrics(**row)
+        return replace(metrics, dev_loss=dev_loss, dev_accuracy=dev_accuracy)
 
     def mean_loss(self, examples: Sequence[TokenizedExample]) -> float:
         """Loss per target token over examples, shared out over the workers."""

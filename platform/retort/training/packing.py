@@ -19,9 +19,6 @@ import torch
 from retort.training.attention import Layout, Span, flex_layout, pieces
 from retort.training.examples import TokenizedExample
 
-WIDTH_STEP = 64
-"""Rows end at a multiple of this where they need not all be of one length: few shapes, and little padding."""
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -125,7 +122,14 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 
 
 def deal(groups: Sequence[Group], num_workers: int) -> list[list[Group]]:
-    """Groups for each worker, the longest first and each to whoever has least, so that all end at about one time."""
+    """Groups for each worker, the longest first and each to whoever has least, so that all end at about one time.
+
+    A group that is longer than a worker's share becomes two, each with the prompt, as long as it has chains to share.
+    """
+    most = sum(map(len, groups)) / num_workers
+    groups = list(groups)
+    while num_workers > 1 and any(len(each) > most and len(each.chains) > 1 for each in groups):
+        groups = [half for each in groups for half in (_halves(each) if len(each) > most else [each])]
     dealt: list[list[Group]] = [[] for _ in range(num_workers)]
     loads = [0] * num_workers
     for each in sorted(groups, key=len, reverse=True):
@@ -135,14 +139,19 @@ def deal(groups: Sequence[Group], num_workers: int) -> list[list[Group]]:
     return dealt
 
 
-def pack_rows(groups: Sequence[Group], row_tokens: int, pad_id: int, fixed: bool) -> Iterator[Row]:
-    """Packed rows, at least one. `fixed` makes all of one length, for what is compiled for each length anew."""
+def _halves(group: Group) -> list[Group]:
+    """A group as two, which have every other chain; as it is where it has but one."""
+    return [Group(group.prompt_ids, chains) for chains in (group.chains[::2], group.chains[1::2]) if chains]
+
+
+def pack_rows(groups: Sequence[Group], row_tokens: int, pad_id: int, width_step: int) -> Iterator[Row]:
+    """Packed rows, at least one; each is as long as the next multiple of `width_step`, so that there are few shapes."""
     fitting = split(groups, row_tokens)
     for chosen in pack([len(each) for each in fitting], row_tokens) or [[]]:
-        yield _row([fitting[index] for index in chosen], row_tokens if fixed else None, pad_id)
+        yield _row([fitting[index] for index in chosen], width_step, pad_id)
 
 
-def _row(groups: Sequence[Group], width: int | None, pad_id: int) -> Row:
+def _row(groups: Sequence[Group], width_step: int, pad_id: int) -> Row:
     """Groups one after another."""
     input_ids: list[int] = []
     position_ids: list[int] = []
@@ -166,7 +175,7 @@ def _row(groups: Sequence[Group], width: int | None, pad_id: int) -> Row:
         is_plain = len(ends) == 1
         spans.append(Span(begin, ends[0], ()) if is_plain else Span(begin, begin + prompt, tuple(ends)))
     num_tokens = len(input_ids)
-    num_positions = width or max(1, -(-num_tokens // WIDTH_STEP)) * WIDTH_STEP
+    num_positions = max(1, -(-num_tokens // width_step)) * width_step
     return Row(
         torch.tensor(input_ids + [pad_id] * (num_positions - num_tokens)),
         torch.tensor(position_ids + [0] * (num_positions - num_tokens)),

@@ -4,8 +4,8 @@ Data parallel (DDP) where each worker holds the student, FSDP2 where weights, gr
 Whole states, which any number of workers can load, are gathered on the first.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,12 +17,34 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from retort.training.progress import Weights
 from retort.training.scoring import Scorer
 
-Weights = dict[str, Any]
+
+@contextmanager
+def together() -> Generator[None]:
+    """What one worker refuses, all refuse, with the same words; around what each does by itself, not with the others.
+
+    Raises:
+        ValueError, OSError: this worker's own.
+        ValueError: another's.
+    """
+    trouble: ValueError | OSError | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        trouble = error
+    told: list[str | None] = [None] * rank_and_world()[1]
+    if dist.is_initialized():
+        dist.all_gather_object(told, None if trouble is None else str(trouble))
+    if trouble is not None:
+        raise trouble
+    for each in told:
+        if each is not None:
+            raise ValueError(each)
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -30,17 +52,19 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def wrap(scorer: Scorer, shard: bool) -> torch.nn.Module:
+def wrap(scorer: Scorer, shard: bool, dtype: torch.dtype) -> torch.nn.Module:
     """A scorer whose gradients are averaged over the workers, its weights shared out where they are to be."""
     if rank_and_world()[1] == 1:
         return scorer
     if not shard:
         return DistributedDataParallel(scorer)
     layers: set[str] = set(getattr(scorer.model, "_no_split_modules", None) or ())
+    # Gathered in the precision of products, summed in full.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in scorer.modules():
         if type(module).__name__ in layers:
-            fully_shard(module)
-    fully_shard(scorer)
+            fully_shard(module, mp_policy=policy)
+    fully_shard(scorer, mp_policy=policy)
     return scorer
 
 
@@ -86,13 +110,25 @@ def gather_optimizer(scorer: torch.nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def load_weights(scorer: torch.nn.Module, weights: Weights) -> None:
-    """Take over weights that were gathered; the others are those of the base. All workers call it, with the same."""
-    options = StateDictOptions(full_state_dict=True, strict=False)
+    """Take over weights that were gathered, which the first worker has; frozen ones stay those of the base."""
+    options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=dist.is_initialized())
     found = set_model_state_dict(scorer, weights, options=options)
-    unknown = [*found.unexpected_keys]
-    assert not unknown, f"weights of another student: {unknown[:3]}"
+    if rank_and_world()[0] == 0:
+        trained = {name for name, parameter in scorer.named_parameters() if parameter.requires_grad}
+        lacking = trained & {name.removeprefix("module.") for name in found.missing_keys}
+        assert not found.unexpected_keys, f"weights of another student: {found.unexpected_keys[:3]}"
+        assert not lacking, f"a state without {sorted(lacking)[:3]}"
 
 
 def load_optimizer(scorer: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over what an optimiser knew."""
-    set_optimizer_state_dict(scorer, optimizer, state, options=StateDictOptions(full_state_dict=True))
+    """Take over what an optimiser knew, which the first worker has."""
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=dist.is_initialized())
+    set_optimizer_state_dict(scorer, optimizer, state, options=options)
+
+
+def told_by_first(value: Any) -> Any:
+    """A small object of the first worker, on all."""
+    told = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told, src=0)
+    return told[0]

@@ -17,13 +17,19 @@ from retort.training import attention
 from retort.training.config import TrainingConfig
 from retort.training.examples import TokenizedExample
 from retort.training.fused import Loss, without_output
-from retort.training.packing import Group, Row, deal, group, pack_rows
+from retort.training.packing import Group, Row, deal, group, pack_rows, split
 from retort.training.padding import PairBatch, SingleBatch, pair_batches, single_batches
 
 logger = logging.getLogger(__name__)
 
 Batch = Row | PairBatch | SingleBatch
 Kind = Literal["rows", "pairs", "singles"]
+WIDTH_STEP = 64
+"""Rows end at a multiple of this: few shapes, and little padding."""
+COMPILED_WIDTHS = 4
+"""Lengths that rows have where each of them is compiled: about a quarter of the longest, and its multiples."""
+FLEX_BLOCK = 128
+"""Positions of a block of FlexAttention's masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +41,18 @@ class Layout:
     pad_id: int
     start_id: int
     shares: bool
-    fixed: bool
-    """Rows are all of one length."""
+    width_step: int
+    """Rows end at a multiple of this."""
 
     def batches(self, examples: Sequence[TokenizedExample], rank: int = 0, world: int = 1) -> list[Batch]:
         """A worker's share of some examples; at least one batch, which may be empty."""
-        groups = deal(group(examples, self.shares), world)[rank]
+        groups = deal(split(group(examples, self.shares), self.row_tokens), world)[rank]
         return list(self._batches(groups))
 
     def _batches(self, groups: Sequence[Group]) -> Iterator[Batch]:
         match self.kind:
             case "rows":
-                return pack_rows(groups, self.row_tokens, self.pad_id, self.fixed)
+                return pack_rows(groups, self.row_tokens, self.pad_id, self.width_step)
             case "pairs":
                 return pair_batches(groups, self.row_tokens, self.pad_id, self.start_id)
             case "singles":
@@ -57,7 +63,7 @@ class Layout:
         return next(self._batches([]))
 
 
-def layout(model: Any, config: TrainingConfig, pad_id: int) -> Layout:
+def layout(model: Any, config: TrainingConfig, pad_id: int, device: torch.device) -> Layout:
     """Pairs, packed rows, or rows of one where a model would mix packed examples; packed ones switch its attention.
 
     Raises:
@@ -71,7 +77,8 @@ def layout(model: Any, config: TrainingConfig, pad_id: int) -> Layout:
         start_id = model.config.decoder_start_token_id
     elif packs(model):
         kind = "rows"
-        window = getattr(model.config, "sliding_window", None)
+        windows = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+        window = min((each for each in windows if each is not None), default=None)
         if window is not None and config.max_example_tokens > window:
             raise ValueError(
                 f"training.max_example_tokens = {config.max_example_tokens}, the model attends to the last {window} "
@@ -81,15 +88,20 @@ def layout(model: Any, config: TrainingConfig, pad_id: int) -> Layout:
     else:
         kind = "singles"
         logger.warning("model type %r mixes packed examples: each takes a row of its own", model.config.model_type)
-    device = next(model.parameters()).device
+    is_compiled = config.compile or device.type == "cuda"  # as FlexAttention is
     return Layout(
         kind=kind,
         row_tokens=config.row_tokens,
         pad_id=pad_id,
         start_id=start_id,
         shares=config.share_prompts,
-        fixed=config.compile or device.type == "cuda",
+        width_step=_compiled_step(config.row_tokens) if is_compiled else WIDTH_STEP,
     )
+
+
+def _compiled_step(row_tokens: int) -> int:
+    """What the lengths of compiled rows are multiples of: itself one of FlexAttention's blocks."""
+    return -(-row_tokens // (COMPILED_WIDTHS * FLEX_BLOCK)) * FLEX_BLOCK
 
 
 def packs(model: Any) -> bool:
@@ -115,7 +127,7 @@ def packs(model: Any) -> bool:
     with torch.no_grad():
         alone = torch.cat([_logits_alone(model, example, device) for example in examples]).float()
         model.set_attn_implementation(attention.NAME)
-        (row,) = pack_rows(group(examples, shares=True), 64, 0, fixed=False)
+        (row,) = pack_rows(group(examples, shares=True), 64, 0, WIDTH_STEP)
         try:
             packed = row.logits(model, device, flex=False).float()
         except TypeError:  # an architecture that hands nothing on to its attention
@@ -142,7 +154,8 @@ class Scorer(torch.nn.Module):
         config = model.config
         dropout = max(getattr(config, name, 0.0) or 0.0 for name in ("attention_dropout", "attn_pdrop"))
         self._flex = torch.cuda.is_available() and dropout == 0
-        """FlexAttention has no dropout."""
+        if torch.cuda.is_available() and not self._flex:
+            logger.warning("attention dropout %g: FlexAttention has none, a slower one is used; it takes 0", dropout)
 
     def forward(self, batch: Batch, device: torch.device) -> torch.Tensor:
         """Weighted cross-entropy summed over the target tokens of a batch, in float32."""

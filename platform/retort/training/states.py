@@ -7,8 +7,10 @@ and gc takes them for what they are where it never comes. A state is written to 
 store in the background, where an object is there as a whole or not at all; failed transfers are tried again there.
 """
 
+import errno
 import io
 import logging
+import pickle
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,9 +23,11 @@ from retort.store import Store, address
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+KEPT = 2
+"""States that stay: the last, and the one before it, for the case that the last is damaged."""
 
 State = dict[str, Any]
-"""`step`, `weights`, `optimizer`, `curve`, `best` and `best_weights`: tensors, numbers, texts, and lists of these."""
+"""What `loop.Trainee.save` makes: tensors, numbers, texts, and lists and tables of these."""
 
 
 class States:
@@ -31,19 +35,24 @@ class States:
 
     def __init__(self, store: Store, prefix: str) -> None:
         self._store, self._prefix = store, f"{prefix}state/"
+        self._kept: list[str] = []
         self._uploading: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "states")
 
     def newest(self) -> State | None:
         """The state with the most steps, or None where there is none."""
-        keys = [key for key in self._store.keys(self._prefix) if key.endswith(".pt")]
-        for key in reversed(keys):
+        keys = self._store.keys(self._prefix)
+        while keys:
+            key = keys.pop()
             try:
                 state = self._read(key)
-            except (RuntimeError, EOFError, ValueError, FileNotFoundError) as error:
-                told = " ".join(str(error).split())[:200]
-                logger.warning("%s cannot be read (%s); the state before it is taken", address(self._store, key), told)
+            except (RuntimeError, EOFError, ValueError, FileNotFoundError, pickle.UnpicklingError) as error:
+                told = " ".join(str(error).split())[:100]
+                where = address(self._store, key)
+                logger.warning("%s cannot be read (%s) and is deleted; the state before it is taken", where, told)
+                self._store.delete(key)  # its place is needed
                 continue
+            self._kept = [*keys, key]
             if state.get("format") != FORMAT:
                 raise ValueError(
                     f"{address(self._store, key)}: format {state.get('format')!r}; expected {FORMAT}; go on with the "
@@ -68,22 +77,32 @@ class States:
             torch.save({"format": FORMAT, **state}, path)
         except RuntimeError as error:  # of a full disk torch tells so
             folder.cleanup()
-            raise OSError(f"the state of step {step} cannot be written to {path.parent.parent}: {error}") from error
+            told = f"the state of step {step} cannot be written to {path.parent.parent}: {error}"
+            raise OSError(errno.ENOSPC, told) from error
         self._uploading = self._thread.submit(self._upload, path, folder.cleanup)
 
     def _upload(self, path: Path, clean_up: Callable[[], None]) -> None:
+        key = f"{self._prefix}{path.name}"
         try:
-            self._store.put_file(f"{self._prefix}{path.name}", path)
+            self._store.put_file(key, path)
         finally:
             clean_up()
-        for key in self._store.keys(self._prefix)[:-2]:
-            self._store.delete(key)
+        # Not those that another driver may have written: only what was there, or came from here.
+        self._kept.append(key)
+        while len(self._kept) > KEPT:
+            self._store.delete(self._kept.pop(0))
 
     def wait(self) -> None:
         """Wait for the last state to be in the store. Raises what kept it from getting there."""
         if self._uploading is not None:
             uploading, self._uploading = self._uploading, None
-            uploading.result()
+            try:
+                uploading.result()
+            except OSError as error:
+                told = f"a state could not be kept in {address(self._store, self._prefix)}: {error.strerror or error}"
+                raise OSError(
+                    error.errno, f"{told}; make room and run again: it goes on from the last that is there"
+                ) from error
 
     def close(self) -> None:
         """Wait for what is on its way, whatever becomes of it."""

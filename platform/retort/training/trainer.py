@@ -4,31 +4,37 @@ Rows in: `Example`. The artifact holds the weights of the best measurement (safe
 training curve as `metrics.jsonl` (`StepMetrics`). A training that died goes on from the newest of its `states`.
 """
 
+import errno
 import json
 import logging
 import tempfile
-import time
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from retort.engines import models
 from retort.records import Example
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
-from retort.training.config import MACHINERY, TrainingConfig
+from retort.training.config import MACHINERY, OF_EXAM, TrainingConfig
 from retort.training.examples import Fitted, View, fit_to, tokenize, viewed
+from retort.training.students import load_student, save_student
+from retort.training.telling import Teller
 
 if TYPE_CHECKING:
     from retort.training.examining import Exam
-    from retort.training.loop import Progress, StepMetrics
+    from retort.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 VERSION = 3
 LIBRARIES = ("torch", "transformers", "tokenizers")
-REPORT_EVERY_S = 5.0
+Result = TypeVar("Result")
+FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Troubles with disks that do not pass by themselves."""
 MAX_FAILURES = 3
 """Deaths of workers after which a training gives up; machines that were taken away do not count."""
 
@@ -51,7 +57,7 @@ class Training:
     def address(self) -> Address:
         """What decides the checkpoint: of the seeds its own alone, so that further seeds leave the others' as they are;
         and not by how many machines of what kind it is computed."""
-        left_out = {"seeds", *MACHINERY}
+        left_out = {"seeds", *MACHINERY, *(OF_EXAM if self.exam is None else ())}
         settings = self.config.model_dump(mode="json", exclude=left_out) | {"seed": self.config.seed}
         inputs: dict[str, Any] = {
             "corpus": self.corpus.id,
@@ -90,27 +96,29 @@ def train(store: Store, training: Training) -> Artifact:
 
     found = find(store, training.address)
     if found is not None:
+        logger.info("training %s: found, it was trained before", training.label)
         return found
     writer = Writer(store, training.address)
     made = _run_here(training, writer) if training.config.num_workers == 0 else _run_workers(training, writer)
     if made.refusal is not None:
         raise ValueError(made.refusal)
     assert made.stats is not None
-    _tell(training.label, made.stats)
+    _tell(training.label, training.config.steps, made.stats)
     artifact = writer.commit(made.files, made.stats)
     States(store, training.address.prefix).forget()
     return artifact
 
 
-def _tell(label: str, stats: dict[str, Any]) -> None:
+def _tell(label: str, steps: int, stats: dict[str, Any]) -> None:
     """The summary line."""
     loss, accuracy = stats["best_dev_loss"], stats["best_dev_accuracy"]
-    best = "unknown" if loss is None else f"{loss:.4f}"
+    best = "" if loss is None else f", dev loss {loss:.4f}"
     right = "" if accuracy is None else f", dev accuracy {accuracy:.1%}"
+    ended = "" if stats["steps"] == steps else f"; ended early, at step {stats['steps']} of {steps}"
     logger.info(
-        "training %s: %d + %d examples, %d too long, %d cut off; best dev loss %s%s at step %d; %d tokens/s",
+        "training %s: %d + %d examples, %d more too long, %d of them cut off%s; kept step %d%s%s; %d example tokens/s",
         *(label, stats["train_examples"], stats["dev_examples"], stats["too_long"], stats["truncated"]),
-        *(best, right, stats["best_step"], stats["example_tokens"] / max(stats["train_seconds"], 1e-9)),
+        *(ended, stats["best_step"], best, right, stats["example_tokens"] / max(stats["train_seconds"], 1e-9)),
     )
 
 
@@ -151,9 +159,31 @@ def _run_workers(training: Training, writer: Writer) -> Made:
                 callbacks=[TuneReportCallback()] if training.tells_tune else [],
             ),
         )
-        made = trainer.fit().return_value
+        made = interruptible(trainer.fit).return_value
         assert isinstance(made, Made)
         return made
+
+
+def interruptible(call: Callable[[], Result]) -> Result:
+    """Call in a thread, so that Ctrl-C stays ours: in the main one Ray Train takes it and ends with status 1.
+
+    What is interrupted dies with this process.
+    """
+    found: list[Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def _tell_waiting(config: TrainingConfig, label: str) -> None:
@@ -192,8 +222,9 @@ def _made(training: Training, writer: Writer, device: Any) -> Made:
             stats = train_and_save(training, Path(directory), device, writer.store)
             return Made(tuple(writer.put_directory(Path(directory))), stats)
         except (ValueError, OSError) as error:
-            # Subclasses of ValueError are libraries' own, and so bugs; a lost connection between workers is no OSError.
-            if isinstance(error, ValueError) and type(error) is not ValueError:
+            # Subclasses of ValueError are libraries' own, and so bugs; a store that is away may be there again.
+            is_ours = error.errno in FOR_GOOD if isinstance(error, OSError) else type(error) is ValueError
+            if not is_ours:
                 raise
             return Made(refusal=f"training {training.label}: {error}")
 
@@ -206,36 +237,47 @@ def train_and_save(training: Training, directory: Path, device: Any, store: Stor
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from retort.training.loop import Surroundings, fit
-    from retort.training.parallel import rank_and_world
+    from retort.training.keeping import Surroundings
+    from retort.training.loop import fit
+    from retort.training.parallel import rank_and_world, together
     from retort.training.states import States
 
     disable_progress_bar()  # of reading and writing weights, in the log of a cluster
-    config = training.config
-    model = load_model(training).to(device)
-    tokenizer: Any = AutoTokenizer.from_pretrained(models.locate(training.base), revision=training.revision)
-    fitted = tokenized_splits(training, tokenizer, model.config)
-    is_first = rank_and_world()[0] == 0
+    config, is_first = training.config, rank_and_world()[0] == 0
+    load = partial(load_student, training.base, training.revision, training.init, config)
+    with together():
+        model = load()
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        tokenizer: Any = AutoTokenizer.from_pretrained(models.locate(training.base), revision=training.revision)
+        fitted = tokenized_splits(training, tokenizer, model.config)
+        if not fitted["train"].examples and fitted["train"].dropped:
+            raise ValueError(
+                f"all {fitted['train'].dropped} training examples are longer than max_example_tokens = "
+                f"{config.max_example_tokens}, or than the student has positions for; raise it"
+            )
+    if not config.shard:  # what is shared out goes to the workers' devices layer by layer
+        model = model.to(device)
     states = None if store is None else States(store, training.address.prefix)
     around = Surroundings(
         states=states,
         examine=None if training.exam is None else training.exam.with_tokenizer(tokenizer),
         is_ending=_is_ending if config.num_workers != 0 and store is not None else lambda: False,
     )
-    told = _Told(training, is_first)
+    teller = Teller(config, training.label, is_first, training.tells_tune)
     train_examples, dev_examples = fitted["train"].examples, fitted["dev"].examples
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     try:
-        progress = fit(model, train_examples, dev_examples, config, pad_id, device, told.see, around)
+        progress = fit(model, train_examples, dev_examples, config, pad_id, device, teller.see, around)
     finally:
         if states is not None:
             states.close()
     if is_first:
-        save_student(training, progress, directory)
+        save_student(load(), progress.best_weights, config, directory)
         tokenizer.save_pretrained(directory)
         lines = [json.dumps(row.as_row()) + "\n" for row in progress.curve]
         (directory / "metrics.jsonl").write_text("".join(lines))
-    return _stats(training, progress, fitted, sum(parameter.numel() for parameter in model.parameters()))
+    how = {"workers": rank_and_world()[1], "device": str(device.type), "shard": config.shard, "compile": config.compile}
+    return {**_stats(progress, fitted, parameters), "computed": how}
 
 
 def _is_ending() -> bool:
@@ -257,7 +299,7 @@ def tokenized_splits(training: Training, tokenizer: Any, architecture: Any) -> d
     return {split: fit([made for made, example in pairs if example.split == split]) for split in ("train", "dev")}
 
 
-def _stats(training: Training, progress: "Progress", fitted: dict[str, Fitted], parameters: int) -> dict[str, Any]:
+def _stats(progress: "Progress", fitted: dict[str, Fitted], parameters: int) -> dict[str, Any]:
     """What there is to say of a training, beside its curve."""
     best, curve = progress.best, progress.curve
     return {
@@ -279,68 +321,3 @@ def _stats(training: Training, progress: "Progress", fitted: dict[str, Fitted], 
         "train_seconds": round(sum(row.seconds for row in curve), 3),
         "went_on_from": progress.went_on_from,
     }
-
-
-def save_student(training: Training, progress: "Progress", directory: Path) -> None:
-    """Write the best weights in Hugging Face format: into a new copy of the base, adapters merged."""
-    import torch
-
-    from retort.training.adapters import merged, with_adapters
-    from retort.training.parallel import load_weights
-    from retort.training.scoring import Scorer
-
-    config = training.config
-    scorer = Scorer(with_adapters(load_model(training), config.lora), torch.float32)
-    load_weights(scorer, progress.best_weights)
-    merged(scorer.model, config.lora).to(getattr(torch, config.dtype)).save_pretrained(directory)
-
-
-@dataclass
-class _Told:
-    """Says how a training goes: in the log now and then, and to Ray Tune."""
-
-    training: Training
-    is_first: bool
-    said_at: float = 0.0
-
-    def see(self, row: "StepMetrics") -> None:
-        from retort.training.loop import is_measured
-
-        config, label = self.training.config, self.training.label
-        if self.is_first and (is_measured(row) or time.monotonic() - self.said_at > REPORT_EVERY_S):
-            self.said_at = time.monotonic()
-            dev = "" if row.dev_loss is None else f", dev loss {row.dev_loss:.4f}"
-            right = "" if row.dev_accuracy is None else f", dev accuracy {row.dev_accuracy:.1%}"
-            speed = f"{row.example_tokens / row.seconds:,.0f} tokens/s"
-            used = "" if row.mfu is None else f", MFU {row.mfu:.0%}"
-            place = f"{row.padding_share:.0%} padding, {row.memory_bytes / 1e9:.1f} GB"
-            logger.info(
-                "training %s: step %d/%d, loss %.4f%s%s; %s%s, %s",
-                *(label, row.step, config.steps, row.loss, dev, right, speed, used, place),
-            )
-        # A trial that is stopped at its last step would be trained in vain.
-        if self.training.tells_tune and row.dev_loss is not None and row.step < config.steps:
-            tell_tune(row.step, row.dev_loss, config.num_workers)
-
-
-def tell_tune(step: int, dev_loss: float, num_workers: int | tuple[int, int]) -> None:
-    """Report a dev loss to the trial that this training is part of: straight, or through Ray Train's report."""
-    import ray.train
-    from ray import tune
-
-    report = ray.train.report if num_workers else tune.report
-    report({"step": step, "dev_loss": dev_loss})
-
-
-def load_model(training: Training) -> Any:
-    """The student before training, in float32. Weights of a random one come from the seed."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    located = models.locate(training.base)
-    architecture = AutoConfig.from_pretrained(located, revision=training.revision)
-    auto: Any = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
-    torch.manual_seed(training.config.seed)
-    if training.init == "random":
-        return auto.from_config(architecture, dtype=torch.float32)
-    return auto.from_pretrained(located, revision=training.revision, dtype=torch.float32, use_safetensors=True)
