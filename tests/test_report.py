@@ -267,6 +267,7 @@ def checkpoint(
         "target_tokens": 600 * steps,
         "example_tokens": 1600 * steps,
         "computed_tokens": 1200 * steps,
+        "computed": {"workers": 2, "device": "cpu", "shard": True, "compile": False},
         "memory_bytes": 700_000_000,
         "train_seconds": 0.05 * steps,
         "went_on_from": [],

@@ -13,10 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from families import one_thread as one_thread
-from faults.training_process import curve, training
+from faults.training_process import CONFIG, curve, training
+from recordings import recipe, write_recording
+from retort import planning
+from retort.asking import student_asked
 from retort.engines import models
+from retort.loading import load
 from retort.records import Problem
 from retort.rollouts import Rollout
+from retort.run import prepare
+from retort.selection import label
 from retort.store import Store
 from retort.training import speed
 from retort.training.config import LoraConfig, TrainingConfig
@@ -120,6 +126,20 @@ def test_training_ends_early_once_it_gets_no_better(store: Store, tmp_path: Path
     assert stats["steps"] == stats["best_step"] + 3 * 2 < 300
 
 
+EXAMINED = """
+[[student]]
+id = "cot"
+base = "shipped:student"
+corpus = "chains"
+[student.training]
+steps = 10
+batch_examples = 2
+learning_rate = 1e-3
+choose_by = "dev_accuracy"
+dev_problems = 5
+"""
+
+
 def exam() -> Exam:
     """The questions of the corpus, which the student learns by heart."""
     asked = {number: f"Question: What is {number} + {number}?\n" for number in range(4)}
@@ -146,6 +166,23 @@ def test_the_checkpoint_with_the_most_right_answers_is_kept(store: Store, tmp_pa
     right, of = exam().with_tokenizer(tokenizer)(student)
     assert (right / of, of) == (stats["best_dev_accuracy"], 4)
     assert json.loads((tmp_path / "student/config.json").read_text()).get("attn_implementation") is None
+
+
+def test_an_exam_asks_what_training_and_evaluation_ask(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe(write_recording(tmp_path / "rec.jsonl", 1), "/unused", 1) + EXAMINED)
+    run = prepare(load(path), store)
+    student = run.recipe.student[0]
+    made = planning.exam(run, student)
+    assert made is not None
+    assert len(made.problems) == 5
+    asked = student_asked(student.rollout)
+    for problem, prompt in zip(made.problems, made.asked, strict=True):
+        taught = label(problem, "cot")
+        assert taught is not None
+        assert prompt == taught.prompt == asked(problem, made.thought)
+    by_loss = student.model_copy(update={"training": CONFIG})
+    assert planning.exam(run, by_loss) is None
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from retort.store.artifacts import Address, Artifact, Writer, find
 from retort.store.hashing import digest
 from retort.store.plan import CHARACTERS_PER_TOKEN, Plan, united
 from retort.thoughts.socratic import Role
-from retort.training.trainer import Training, train
+from retort.training.trainer import Training, check_room, train
 from retort.verification import verify
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = Fal
     A trial of a sweep `tells_tune` of dev losses as they come.
     """
     run = prepare(recipe, store)
+    for student in recipe.student if until not in ("sample", "curate") and not tells_tune else ():
+        check_room(student.training, student.id)
     ask_teachers(run, with_references=until in ("evaluate", "report"))
     if until == "sample":
         return run

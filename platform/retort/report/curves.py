@@ -37,11 +37,15 @@ WENT_ON = (
     "count once. The times under Cost begin with the last start."
 )
 MFU = (
-    "MFU, the median over steps: FLOPs by the time of a step and by the peak of all its devices. FLOPs = tokens · (4 P "
+    "MFU, the median over steps: FLOPs by the time of a step and by the peak of all its GPUs. FLOPs = tokens · (4 P "
     "+ 2 P_trained) + scored · (4 H + 2 H_trained) + 12 · layers · width · pairs. P are the parameters of the layers "
     "and H those of the output; tokens are computed, scored of them through the output; pairs are of a token and one "
-    "that it attends to. The peak is what the data sheet says of a GPU in bfloat16, what a large matrix product "
-    "reaches on others."
+    "that it attends to; width is that of all heads. The peak is what the data sheet says of a GPU in bfloat16, what a "
+    "large matrix product reaches in float32 or on one that is not listed; none is told of CPUs."
+)
+FLATTERED = (
+    "Checkpoints were chosen by measurements on dev problems, and the accuracies of this report are on dev problems "
+    "too: they are flattered. Compare settings by them, and report what the best of these reaches on test problems."
 )
 
 
@@ -80,6 +84,8 @@ def training(contents: Contents) -> Section:
         _figure(title, {name: runs[name] for name in of_student}) for title, of_student in by_student(contents).items()
     )
     blocks: list[Block] = [Figures(figures), *_learned(contents, runs), *_computed(runs)]
+    if contents.recipe["evaluation"]["split"] == "dev" and any(run.kept is not None for run in runs.values()):
+        blocks.append(Remark(FLATTERED))
     return Section("training", "Training", tuple(blocks))
 
 
@@ -190,9 +196,10 @@ def _computed(runs: Mapping[str, Trained]) -> tuple[Table, Remark, Remark]:
 
 
 def _computed_row(run: Trained) -> dict[str, str]:
-    stats, used = run.stats, [used for _, used in run.points("mfu")]
+    stats, how, used = run.stats, run.stats["computed"], [used for _, used in run.points("mfu")]
     positions = sum(row["computed_tokens"] / (1 - row["padding_share"]) for row in run.steps)
     return {
+        "workers": f"{count(how['workers'])} on {how['device'].upper()}{', sharded' * how['shard']}",
         "time in steps": duration(stats["train_seconds"]),
         "tokens/s": rate(stats["example_tokens"], stats["train_seconds"]),
         "tokens spared": share(stats["example_tokens"] - stats["computed_tokens"], stats["example_tokens"]),

@@ -7,6 +7,7 @@ training curve as `metrics.jsonl` (`StepMetrics`). A training that died goes on 
 import errno
 import json
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -186,15 +187,32 @@ def interruptible(call: Callable[[], Result]) -> Result:
     return found[0]
 
 
+def check_room(config: TrainingConfig, label: str) -> None:
+    """Raises ValueError where this machine has too little for the workers, and no cluster could ever add it."""
+    lacking = _lacking(config)
+    if lacking and not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            f"training {label} takes {lacking}; lower num_workers, cpus_per_worker or gpus_per_worker, or run it on a "
+            f"cluster (RAY_ADDRESS)"
+        )
+
+
 def _tell_waiting(config: TrainingConfig, label: str) -> None:
     """Say what is waited for, where the cluster has not got it now."""
+    lacking = _lacking(config)
+    if lacking:
+        logger.warning("training %s waits for %s; it starts when an autoscaler adds them", label, lacking)
+
+
+def _lacking(config: TrainingConfig) -> str:
+    """What the cluster has too little of for the workers, in words; empty where it has enough."""
     import ray
 
     has = ray.cluster_resources()
     for kind, each in (("CPU", config.cpus_per_worker), ("GPU", config.gpus_per_worker)):
         if each * config.least_workers > has.get(kind, 0):
-            needs = f"{config.least_workers} x {each} {kind}s, the cluster has {has.get(kind, 0):.0f} now"
-            logger.warning("training %s: waits for %s; it starts when an autoscaler adds them", label, needs)
+            return f"{config.least_workers} x {each} {kind}s, there are {has.get(kind, 0):.0f}"
+    return ""
 
 
 def train_worker(arguments: dict[str, Any]) -> Made | None:
