@@ -24,7 +24,14 @@ from retort.training.examples import View, tokenize, viewed
 from retort.training.trainer import Training, train, train_and_save
 
 CONFIG = TrainingConfig(
-    steps=12, batch_examples=8, learning_rate=3e-3, max_example_tokens=128, row_tokens=256, dev_every=4, warmup_steps=2
+    steps=12,
+    batch_examples=8,
+    learning_rate=3e-3,
+    max_example_tokens=128,
+    row_tokens=256,
+    dev_every=4,
+    warmup_steps=2,
+    num_workers=0,
 )
 
 
@@ -48,7 +55,7 @@ def run(store: Store, config: TrainingConfig, corpus: Artifact | None = None) ->
     return train(store, Training(corpus or chains(store), "shipped:student", None, "pretrained", config, "test"))
 
 
-def test_training_learns_and_keeps_the_best_checkpoint_in_hugging_face_format(store: Store, ray_session: None) -> None:
+def test_training_learns_and_keeps_the_best_checkpoint_in_hugging_face_format(store: Store) -> None:
     made = run(store, CONFIG)
     curve = made.lines("metrics.jsonl")
     assert [row["step"] for row in curve] == list(range(1, 13))
@@ -62,7 +69,7 @@ def test_training_learns_and_keeps_the_best_checkpoint_in_hugging_face_format(st
 
 
 @pytest.mark.parametrize("s3_server", ["swift"], indirect=True)
-def test_finished_training_is_found_in_s3_and_not_repeated(s3_uri: str, ray_session: None) -> None:
+def test_finished_training_is_found_in_s3_and_not_repeated(s3_uri: str) -> None:
     store = open_store(s3_uri)
     first = run(store, CONFIG)
     assert run(store, CONFIG).manifest == first.manifest
@@ -73,10 +80,12 @@ def test_finished_training_is_found_in_s3_and_not_repeated(s3_uri: str, ray_sess
     AutoModelForCausalLM.from_pretrained(located)
 
 
-def test_two_workers_follow_the_loss_of_one(store: Store, ray_session: None) -> None:
-    corpus = chains(store)
-    one = run(store, CONFIG, corpus).lines("metrics.jsonl")
-    two = run(store, CONFIG.model_copy(update={"num_workers": 2}), corpus).lines("metrics.jsonl")
+def test_two_workers_follow_the_loss_of_one(store: Store, ray_session: None, tmp_path: Path) -> None:
+    one = run(store, CONFIG).lines("metrics.jsonl")
+    # In a store of its own, or it would be found there: the number of workers decides nothing.
+    made = run(open_store(str(tmp_path / "elsewhere")), CONFIG.model_copy(update={"num_workers": 2}))
+    assert made.stats["computed"]["workers"] == 2
+    two = made.lines("metrics.jsonl")
     assert [row["target_tokens"] for row in one] == [row["target_tokens"] for row in two]
     for single, double in zip(one, two, strict=True):
         assert double["loss"] == pytest.approx(single["loss"], rel=1e-5)
@@ -85,13 +94,19 @@ def test_two_workers_follow_the_loss_of_one(store: Store, ray_session: None) -> 
             assert double["dev_loss"] == pytest.approx(single["dev_loss"], rel=1e-5)
 
 
+def test_a_training_that_was_done_with_other_workers_is_found(store: Store) -> None:
+    first = run(store, CONFIG)
+    other = CONFIG.model_copy(update={"num_workers": (1, 4), "shard": True, "row_tokens": 512})
+    assert run(store, other).manifest == first.manifest
+
+
 def test_what_is_wrong_with_settings_is_one_line_through_a_worker_too(store: Store, ray_session: None) -> None:
-    config = CONFIG.model_copy(update={"max_example_tokens": 16, "steps": 2})
+    config = CONFIG.model_copy(update={"max_example_tokens": 16, "steps": 2, "num_workers": 1})
     with pytest.raises(ValueError, match="all 24 training examples are longer than max_example_tokens = 16"):
         run(store, config)
 
 
-def test_an_example_longer_than_a_row_is_left_out_and_counted(store: Store, ray_session: None) -> None:
+def test_an_example_longer_than_a_row_is_left_out_and_counted(store: Store) -> None:
     config = CONFIG.model_copy(update={"max_example_tokens": 96, "steps": 2})
     made = run(store, config, chains(store, train_count=40))
     stats = made.stats
