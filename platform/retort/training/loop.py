@@ -173,7 +173,8 @@ class Trainee:
         weight = sum(example.weight * len(example.target_ids) for example in drawn)
         learning_rate = float(self._schedule.get_last_lr()[0])
         own = self._backward(batches, weight)
-        flops = [speed.forward_backward_flops(self._bare.model, batch) for batch in batches]
+        peak = speed.peak_flops(self._device, self._dtype)
+        flops = [speed.forward_backward_flops(self._bare.model, batch) for batch in batches if peak is not None]
         tokens, positions = sum(batch.num_tokens for batch in batches), sum(batch.num_positions for batch in batches)
         known = sum(each for each in flops if each is not None)
         loss, tokens, positions, known, *wished = summed([own, tokens, positions, known, *wishes], self._device)
@@ -184,7 +185,6 @@ class Trainee:
             )
         grad_norm = self._update(step)
         seconds = time.perf_counter() - started
-        peak = speed.peak_flops(self._device, self._dtype)
         metrics = StepMetrics(
             step=step,
             loss=loss,
