@@ -8,22 +8,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 from ray.train import TrainingFailedError
 
 from faults.training_process import Workers, newest_state, training
 from retort.store import Store, open_store
 from retort.store.artifacts import Artifact
+from retort.store.local import LocalStore
 from retort.training.trainer import Training, train
 
 DRIVER = Path(__file__).parent / "train_driver.py"
+ENVIRONMENT = os.environ | {
+    "RAY_AUTH_MODE": "disabled",
+    "PYTHONPATH": os.pathsep.join([str(DRIVER.parents[1]), os.environ.get("PYTHONPATH", "")]),
+}
 TIMES = ("seconds", "mfu", "memory_bytes")
 
 
@@ -112,10 +115,9 @@ def test_a_killed_driver_goes_on_by_the_same_command(tmp_path: Path, seed: int) 
     changed: dict[str, Any] = {"num_workers": 1 + seed % 2, "steps": 120, "save_every_s": 0.1}
     made = training(store, **changed)
     command = [sys.executable, str(DRIVER), str(tmp_path / "store"), json.dumps(changed)]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(DRIVER.parents[1])}
     log = (tmp_path / "log").open("w+")
     for _ in range(2):
-        driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        driver = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log)
         try:
             wait_for_state(store, made, newest_state(store, made) + rng.randint(1, 20))
             descendants = psutil.Process(driver.pid).children(recursive=True)
@@ -123,7 +125,7 @@ def test_a_killed_driver_goes_on_by_the_same_command(tmp_path: Path, seed: int) 
             driver.kill()
             driver.wait()
         psutil.wait_procs(descendants, timeout=30)
-    subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+    subprocess.run(command, env=ENVIRONMENT, stdout=log, stderr=log, check=True)
     found = train(store, made)
     assert len(found.stats["went_on_from"]) == 2
     alone = training(store, **(changed | {"num_workers": 0}))
@@ -135,65 +137,66 @@ def test_a_killed_driver_goes_on_by_the_same_command(tmp_path: Path, seed: int) 
     assert [row["loss"] for row in got] == pytest.approx([row["loss"] for row in rows], rel=1e-3)
 
 
-@pytest.fixture
-def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
-    """A cluster of a head that trains nothing and two machines of one core, of which one can be taken away."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    spot = cluster.add_node(num_cpus=1)
-    ray.shutdown()
-    ray.init(address=cluster.address)
-    yield cluster, spot
-    ray.shutdown()
-    cluster.shutdown()
+@contextlib.contextmanager
+def two_machines(store: LocalStore, changed: dict[str, Any], log: Path) -> Generator[subprocess.Popen[str]]:
+    """A driver with a cluster of its own, of which one machine can be taken away."""
+    command = [sys.executable, str(DRIVER), store.root, json.dumps(changed), "machines"]
+    with log.open("w") as out:
+        driver = subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=out, stderr=out, text=True)
+        try:
+            yield driver
+        finally:
+            descendants = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+            driver.kill()
+            driver.wait()
+            for process in descendants:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def tell(driver: subprocess.Popen[str], word: str) -> None:
+    assert driver.stdin is not None
+    driver.stdin.write(f"{word}\n")
+    driver.stdin.flush()
 
 
 @pytest.mark.slow
-def test_a_training_shrinks_and_grows_with_its_cluster_and_sees_the_same_samples(
-    two_machines: tuple[Cluster, Any], store: Store, tmp_path: Path
-) -> None:
-    cluster, spot = two_machines
-    made = training(store, num_workers=(1, 2), steps=4000, save_every_s=0.2)
-    reached: list[int] = []
-
-    def take_away_and_give_back() -> None:
-        reached.append(wait_for_state(store, made, 20))
-        cluster.remove_node(spot, allow_graceful=False)
-        reached.append(wait_for_state(store, made, reached[0] + 100))
-        cluster.add_node(num_cpus=1)
-
-    with meanwhile(take_away_and_give_back):
-        artifact = train(store, made)
-    assert len(artifact.stats["went_on_from"]) == 2, "once with fewer, once with more"
-    whole = Workers(1, training(store, steps=4000), tmp_path / "whole").wait()
+def test_a_training_shrinks_and_grows_with_its_cluster_and_sees_the_same_samples(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "store"))
+    changed: dict[str, Any] = {"num_workers": (1, 2), "steps": 3000, "save_every_s": 0.2}
+    made = training(store, **changed)
+    with two_machines(store, changed, tmp_path / "log") as driver:
+        reached = wait_for_state(store, made, 20)
+        tell(driver, "remove")
+        wait_for_state(store, made, reached + 100)
+        tell(driver, "add")
+        assert driver.wait(420) == 0, (tmp_path / "log").read_text()[-3000:]
+    found = train(store, made)
+    assert len(found.stats["went_on_from"]) == 2, "once with fewer, once with more"
+    whole = Workers(1, training(store, steps=3000), tmp_path / "whole").wait()
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
-    got = figures(artifact)
+    got = figures(found)
     for name in ("step", "target_tokens", "example_tokens", "learning_rate"):
         assert [row[name] for row in got] == [row[name] for row in rows]
     assert [row["loss"] for row in got[:100]] == pytest.approx([row["loss"] for row in rows[:100]], rel=1e-3)
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_about_to_go_leaves_a_state_behind(two_machines: tuple[Cluster, Any], store: Store) -> None:
-    cluster, spot = two_machines
-    made = training(store, num_workers=(1, 2), steps=1500, save_every_s=3600)
-
-    def drain() -> None:
-        while not workers_of(os.getpid()):
-            time.sleep(0.1)
-        time.sleep(10)
+def test_a_machine_that_is_about_to_go_leaves_a_state_behind(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "store"))
+    changed: dict[str, Any] = {"num_workers": (1, 2), "steps": 1500, "save_every_s": 3600}
+    made = training(store, **changed)
+    with two_machines(store, changed, tmp_path / "log") as driver:
+        while "step 7/" not in (tmp_path / "log").read_text():
+            assert driver.poll() is None
+            time.sleep(0.2)
         assert newest_state(store, made) == 0, "by the clock none is due for an hour"
-        told = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-        command = [str(Path(sys.executable).parent / "ray"), "drain-node", "--address", str(cluster.address)]
-        deadline = ["--deadline-remaining-seconds", "20"]
-        subprocess.run([*command, "--node-id", str(spot.node_id), *told, *deadline], check=True)
+        tell(driver, "drain")
         wait_for_state(store, made, 1, timeout_s=20)
         time.sleep(5)
-        cluster.remove_node(spot, allow_graceful=False)
-
-    with meanwhile(drain):
-        artifact = train(store, made)
-    assert artifact.stats["went_on_from"]
-    assert artifact.stats["went_on_from"][0] > 1
-    assert [row["step"] for row in figures(artifact)] == list(range(1, 1501))
+        tell(driver, "remove")
+        assert driver.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
+    found = train(store, made)
+    assert found.stats["went_on_from"]
+    assert found.stats["went_on_from"][0] > 1
+    assert [row["step"] for row in figures(found)] == list(range(1, 1501))
