@@ -58,7 +58,7 @@ class Sampler:
 
 answers, sys.stdout = sys.stdout, sys.stderr  # Ray has things to say as well
 settings = {"metrics_report_interval_ms": 1000}
-ray.init(_temp_dir=sys.argv[1], _node_ip_address="127.0.0.1", num_cpus=1, include_dashboard=False,
+ray.init("local", _temp_dir=sys.argv[1], _node_ip_address="127.0.0.1", num_cpus=1, include_dashboard=False,
          object_store_memory=100_000_000, log_to_driver=False, _system_config=settings)
 tiny, doomed, large = (Sampler.remote(model) for model in ("tiny", "tiny", "large"))
 ray.get(tiny.sample.remote([(30, 40, True), (30, 50, False), (0, 0, False)]))

@@ -229,7 +229,7 @@ from retort.tasks import arithmetic
 from retort.thoughts import cues
 from retort.verification import VerificationConfig
 
-ray.init(num_cpus=2, num_gpus=1, include_dashboard=False)
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False)
 model = Model("hf", (hf.Config(model="shipped:student", dtype="float32"),))
 assert model.configs[0].num_gpus(has_gpus=True) == 1
 warm = SamplingDistribution(temperature=1.0)

@@ -122,7 +122,7 @@ def ray_data_llm(work: Workload, folder: Path, config: Config) -> None:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    ray.init(num_cpus=4, logging_level=logging.WARNING)
+    ray.init("local", num_cpus=4, logging_level=logging.WARNING)
     arguments = vllm.engine_arguments(config)
     settings = vLLMEngineProcessorConfig(
         model_source=arguments.pop("model"),

@@ -147,6 +147,8 @@ def two_machines(store: LocalStore, changed: dict[str, Any], log: Path) -> Gener
         try:
             yield driver
         finally:
+            assert driver.stdin is not None
+            driver.stdin.close()
             descendants = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
             driver.kill()
             driver.wait()

@@ -58,4 +58,7 @@ if __name__ == "__main__":
     address = start_machines() if "machines" in sys.argv else "local"
     ray.init(address, logging_level=logging.WARNING)
     store = open_store(sys.argv[1])
-    train(store, training(store, **json.loads(sys.argv[2])))
+    changed = json.loads(sys.argv[2])
+    if isinstance(changed["num_workers"], list):
+        changed["num_workers"] = tuple(changed["num_workers"])
+    train(store, training(store, **changed))
