@@ -29,6 +29,10 @@ PREEMPTED = [
 ]
 
 
+RAY = str(Path(sys.executable).parent / "ray")
+added: list["subprocess.Popen[bytes]"] = []
+
+
 def start_machines() -> str:
     """Start the cluster and obey; its address."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -41,11 +45,12 @@ def start_machines() -> str:
                 case "remove":
                     cluster.remove_node(spot.pop(), allow_graceful=False)
                 case "add":
-                    spot.append(cluster.add_node(num_cpus=1))
+                    # `Cluster` starts machines in the main thread alone, which is training.
+                    joining = ["start", "--block", "--address", str(cluster.address), "--num-cpus", "1"]
+                    added.append(subprocess.Popen([RAY, *joining]))
                 case "drain":
-                    command = [str(Path(sys.executable).parent / "ray"), "drain-node"]
                     machine = ["--address", str(cluster.address), "--node-id", str(spot[0].node_id)]
-                    subprocess.run([*command, *machine, *PREEMPTED], check=True)
+                    subprocess.run([RAY, "drain-node", *machine, *PREEMPTED], check=True)
                 case other:
                     raise ValueError(other)
 
@@ -62,3 +67,6 @@ if __name__ == "__main__":
     if isinstance(changed["num_workers"], list):
         changed["num_workers"] = tuple(changed["num_workers"])
     train(store, training(store, **changed))
+    for machine in added:
+        machine.terminate()
+        machine.wait()

@@ -120,9 +120,9 @@ class Workers:
             process.kill()
             process.join()
 
-    def wait(self) -> Path:
+    def wait(self, timeout_s: float = 60) -> Path:
         """Wait for their end, which is a good one; where the student lies."""
         for process in self._processes:
-            process.join(60)
+            process.join(timeout_s)
         assert [process.exitcode for process in self._processes] == [0] * len(self._processes)
         return self.place
