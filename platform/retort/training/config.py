@@ -33,7 +33,8 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(gt=0, lt=1)
     """Peak learning rate of AdamW."""
     group_chains: int = Field(default=1, ge=1)
-    """Chains of one problem that are drawn together, and share its prompt; 1 is the papers' balanced draw."""
+    """Chains of one problem that are drawn together, and share its prompt; 1 is the papers' balanced draw. With more of
+    them a step has fewer problems."""
     thought_weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """Where a problem has chains of several thoughts, how often each is drawn; none named: all equally often."""
     chain_weights: Literal["equal", "per_problem"] = "equal"
