@@ -1,6 +1,7 @@
 """How examples are laid out changes how a step is computed, never what is computed (DESIGN, invariant 9)."""
 
 import random
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig
+from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig, Phi3Config
 
 import families
 from families import one_thread as one_thread
@@ -243,10 +244,35 @@ def test_a_window_of_attention_that_examples_outgrow_is_refused() -> None:
     layout(model, CONFIG.model_copy(update={"max_example_tokens": 40}), 0, CPU)
 
 
+def test_positions_that_change_with_the_longest_of_a_row_leave_each_example_a_row() -> None:
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    factors = {"short_factor": [1.0] * 16, "long_factor": [4.0] * 16}
+    config = Phi3Config(
+        vocab_size=VOCABULARY,
+        **sizes,
+        intermediate_size=32,
+        pad_token_id=0,
+        eos_token_id=0,
+        max_position_embeddings=256,
+        original_max_position_embeddings=40,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 10000.0, **factors},
+    )
+    model = families.random_model(deepcopy(config))
+    short = CONFIG.model_copy(update={"max_example_tokens": 40})
+    assert layout(model, short, 0, CPU).kind == "rows"
+    model = families.random_model(config)
+    apart = layout(model, CONFIG, 0, CPU)
+    assert apart.kind == "singles"
+    examples = examples_of([(4, [4]), (20, [28])])
+    torch.testing.assert_close(
+        loss_of(model, apart.batches(examples)), plain_loss(model, examples), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_padding_of_a_pair_is_not_seen() -> None:
     model = tiny_model("t5")
     examples = [random_examples(1, seed=0, longest=3)[0], random_examples(1, seed=1, longest=60)[0]]
-    (batch,) = pair_batches(group(examples, shares=True), 10_000, pad_id=0, start_id=0)
+    (batch,) = pair_batches(group(examples, shares=True), 10_000, pad_id=0, start_id=0, shares=True)
     right = loss_of(model, [batch])
     torch.testing.assert_close(right, plain_loss(model, examples), rtol=1e-5, atol=1e-5)
     batch.attention_mask_GP.fill_(1)
@@ -255,14 +281,26 @@ def test_padding_of_a_pair_is_not_seen() -> None:
 
 def test_an_encoder_reads_a_prompt_once_for_all_its_chains() -> None:
     examples = examples_of([(20, [9, 9, 9, 9]), (18, [9])])
-    (shared,) = pair_batches(group(examples, shares=True), 10_000, pad_id=0, start_id=0)
+    (shared,) = pair_batches(group(examples, shares=True), 10_000, pad_id=0, start_id=0, shares=True)
     assert (shared.input_ids_GP.shape[0], shared.labels_BT.shape[0]) == (2, 5)
     assert shared.num_tokens == 20 + 18 + 5 * 9
+    (apart,) = pair_batches(group(examples, shares=False), 10_000, pad_id=0, start_id=0, shares=False)
+    assert (apart.input_ids_GP.shape[0], apart.labels_BT.shape[0]) == (5, 5)
+    assert apart.num_tokens == 4 * 20 + 18 + 5 * 9
+
+
+def test_chains_of_one_prompt_come_together_also_among_prompts_of_one_length() -> None:
+    rng = random.Random(0)
+    examples = examples_of([(20, [rng.randint(1, 40) for _ in range(8)]) for _ in range(8)])
+    batches = list(pair_batches(group(examples, shares=True), 1024, pad_id=0, start_id=0, shares=True))
+    assert len(batches) > 2
+    # A prompt is read once, and once more where a batch ends amid its chains.
+    assert sum(len(batch.input_ids_GP) for batch in batches) < 8 + len(batches)
 
 
 @pytest.mark.parametrize("make", [pair_batches, single_batches])
 def test_unpacked_batches_hold_every_example_once_within_their_tokens(make: Any) -> None:
-    arguments = {"start_id": 0} if make is pair_batches else {}
+    arguments: dict[str, Any] = {"start_id": 0, "shares": True} if make is pair_batches else {}
     examples = random_examples(50, seed=3, longest=90)
     batches = list(make(group(examples, shares=True), max_tokens=400, pad_id=0, **arguments))
     labels = sorted(label for batch in batches for label in batch.labels_S.tolist())

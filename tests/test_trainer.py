@@ -10,8 +10,11 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 import families
+from recordings import recipe, write_recording
 from retort import prompts
 from retort.engines import models
+from retort.loading import load
+from retort.pipeline import carry_out
 from retort.records import Example, Split
 from retort.selection import label
 from retort.store import Store, open_store
@@ -98,6 +101,29 @@ def test_a_training_that_was_done_with_other_workers_is_found(store: Store) -> N
     first = run(store, CONFIG)
     other = CONFIG.model_copy(update={"num_workers": (1, 4), "shard": True, "row_tokens": 512})
     assert run(store, other).manifest == first.manifest
+
+
+def test_room_is_asked_for_before_a_teacher_is_and_not_for_what_is_done(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path, store = tmp_path / "recipe.toml", open_store(str(tmp_path / "store"))
+    small = """
+[[student]]
+id = "cot"
+base = "shipped:student"
+corpus = "chains"
+training = { steps = 1, batch_examples = 2, learning_rate = 1e-3, num_workers = 0 }
+"""
+    path.write_text(recipe(write_recording(tmp_path / "rec.jsonl", 1), store.uri, 1) + small)
+    large = load(path, ["student.cot.training.num_workers=64"])
+    with pytest.raises(ValueError, match=r"^training cot takes 64 x 1 CPUs, there are"):
+        carry_out(large, store, "train")
+    assert store.keys("pools/") == [], "nothing was asked of the teacher"
+    made = carry_out(load(path), store, "train").artifacts["checkpoint"]
+    assert carry_out(large, store, "train").artifacts["checkpoint"] == made
+    with pytest.raises(ValueError, match=r"^training cot takes 64 x 1 CPUs, there are"):
+        carry_out(load(path, ["student.cot.training.num_workers=64", "student.cot.training.steps=2"]), store, "train")
 
 
 def test_what_is_wrong_with_settings_is_one_line_through_a_worker_too(store: Store, ray_session: None) -> None:

@@ -2,13 +2,19 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaMLP
 
@@ -19,18 +25,22 @@ from retort import planning
 from retort.asking import student_asked
 from retort.engines import models
 from retort.loading import load
-from retort.records import Problem
+from retort.records import Example, Problem
 from retort.rollouts import Rollout
 from retort.run import prepare
 from retort.selection import label
-from retort.store import Store
-from retort.training import speed
+from retort.store import Store, open_store
+from retort.store.artifacts import Address, Writer
+from retort.training import keeping, speed
 from retort.training.config import LoraConfig, TrainingConfig
 from retort.training.examining import Exam
-from retort.training.examples import TokenizedExample
+from retort.training.examples import TokenizedExample, tokenize
+from retort.training.keeping import Keeper, Surroundings
 from retort.training.packing import group, pack_rows
 from retort.training.progress import Progress, StepMetrics
-from retort.training.trainer import Training, train_and_save
+from retort.training.states import FOLDER, States
+from retort.training.students import load_student
+from retort.training.trainer import Training, train, train_and_save
 from retort.verification import VerificationConfig
 
 EXAMPLES = [TokenizedExample("p", "cot", (1, 2, 3), tuple(range(10, 10 + length))) for length in (4, 9)]
@@ -163,9 +173,112 @@ def test_the_checkpoint_with_the_most_right_answers_is_kept(store: Store, tmp_pa
     # What is kept answers so by itself, with the attention of its kind.
     tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path / "student")
     student: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
-    right, of = exam().with_tokenizer(tokenizer)(student)
+    right, of = exam().with_tokenizer(tokenizer, torch.float32)(student)
     assert (right / of, of) == (stats["best_dev_accuracy"], 4)
     assert json.loads((tmp_path / "student/config.json").read_text()).get("attn_implementation") is None
+
+
+def test_a_student_of_bfloat16_is_examined_in_it(store: Store) -> None:
+    student: Any = load_student("shipped:student", None, "pretrained", CONFIG)
+    tokenizer: Any = AutoTokenizer.from_pretrained(models.locate("shipped:student"))
+    seen: set[torch.dtype] = set()
+    student.get_output_embeddings().register_forward_hook(lambda *call: seen.add(call[2].dtype))
+    for dtype in (torch.bfloat16, torch.float32):
+        seen.clear()
+        assert exam().with_tokenizer(tokenizer, dtype)(student)[1] == 4
+        assert seen == {dtype}
+
+
+def test_a_dev_problem_that_is_too_long_for_the_student_is_refused_before_a_step(store: Store, tmp_path: Path) -> None:
+    long = replace(exam(), max_new_tokens=100_000)
+    made = replace(training(store, choose_by="dev_accuracy"), exam=long)
+    told = r"^training test: dev problem p/dev/0: prompt of \d+ tokens .*lower training.dev_max_new_tokens$"
+    with pytest.raises(ValueError, match=told):
+        train(store, made)
+
+
+def test_a_loss_is_the_mean_over_weighted_tokens(tmp_path: Path) -> None:
+    """Problems with one, two and three chains, of which each weighs its share."""
+    chains = [("1", ["one"]), ("2", ["two", "two, I say"]), ("3", ["three", "it is three", "three, as I have said"])]
+    rows = [
+        Example(f"p/train/{number}", "train", "cot", index, f"Question: {question}?\n", text)
+        for number, (question, texts) in enumerate(chains)
+        for index, text in enumerate(texts)
+    ]
+    store = open_store(str(tmp_path / "store"))
+    writer = Writer(store, Address("corpus", 2, {}, {}))
+    corpus = writer.commit([writer.put_records("part.parquet", Example, rows)], {})
+    config = {"steps": 1, "batch_examples": 6, "group_chains": 3, "chain_weights": "per_problem", "warmup_steps": 0}
+    made = replace(training(store, **config), corpus=corpus)
+    trained(made, tmp_path / "student")
+    student: Any = load_student("shipped:student", None, "pretrained", made.config).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(models.locate("shipped:student"))
+    loss = weight = 0.0
+    for example in tokenize(tokenizer, rows):
+        share = 1 / len(chains[int(example.problem_id[-1])][1])
+        ids = torch.tensor([example.prompt_ids + example.target_ids])
+        logits = student(input_ids=ids).logits[0, len(example.prompt_ids) - 1 : -1]
+        loss += share * cross_entropy(logits, torch.tensor(example.target_ids), reduction="sum").item()
+        weight += share * len(example.target_ids)
+    assert curve(tmp_path / "student")[0]["loss"] == pytest.approx(loss / weight, rel=1e-5)
+
+
+def test_memory_is_told_of_each_training_and_not_of_the_largest_before() -> None:
+    cpu = torch.device("cpu")
+    large = torch.ones(100_000_000)
+    assert speed.peak_memory(cpu) > large.nbytes
+    del large
+    speed.forget_peak_memory(cpu)
+    assert speed.peak_memory(cpu) < psutil.Process().memory_info().rss + 100_000_000
+
+
+def test_a_machine_that_goes_in_an_hour_saves_once_and_then_by_the_clock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "LOOK_EVERY_S", 0.0)
+    saved: list[int] = []
+    keeper = Keeper(Surroundings(States(store, "x/"), is_ending=lambda: True), save_every_s=3600)
+    for step in range(1, 4):
+        assert keeper.wishes == (False, True)
+        keeper.keep(Progress(), keeper.wishes, lambda states, progress, step=step: saved.append(step))
+    assert saved == [1]
+
+
+def test_what_a_killed_transfer_left_on_this_machine_is_cleared_away(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, ours = tmp_path / f"{FOLDER}{ended.pid}-a", tmp_path / f"{FOLDER}{os.getpid()}-b"
+    for folder in (left, ours):
+        folder.mkdir()
+        (folder / "00000004.pt").write_bytes(b"x")
+    States(store, "x/")
+    assert not left.exists()
+    assert ours.exists()
+
+
+def test_too_little_memory_to_read_a_state_leaves_it_where_it_is(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    states = States(store, "x/")
+    states.save(1, {"weights": {"a": torch.ones(1000)}})
+    states.wait()
+    limited = """
+import resource, sys
+from retort.store import open_store
+from retort.training.states import States
+states = States(open_store(sys.argv[1]), "x/")
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000,) * 2)
+states.newest()
+"""
+    states.save(2, {"weights": {"a": torch.ones(100_000_000)}})
+    states.wait()
+    ran = subprocess.run([sys.executable, "-c", limited, store.uri], capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    assert "memory" in ran.stderr.lower()
+    assert len(store.keys("x/state/")) == 2
 
 
 def test_an_exam_asks_what_training_and_evaluation_ask(store: Store, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from faults.training_process import Workers, curve, training
+from faults.training_process import FORKS, Workers, curve, hold_shards, training
 from retort.store import open_store
 
 
@@ -36,6 +36,15 @@ def test_four_workers_and_shards_compute_the_training_of_one(tmp_path: Path) -> 
     assert of_one.keys() == of_shards.keys()
     for name, tensor in of_one.items():
         torch.testing.assert_close(of_shards[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_no_worker_holds_all_gradients_of_a_student_that_is_shared_out(tmp_path: Path) -> None:
+    workers = [FORKS.Process(target=hold_shards, args=(rank, tmp_path)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -55,8 +55,9 @@ def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = Fal
     A trial of a sweep `tells_tune` of dev losses as they come.
     """
     run = prepare(recipe, store)
-    for student in recipe.student if until not in ("sample", "curate") and not tells_tune else ():
-        check_room(student.training, student.id)
+    if until not in ("sample", "curate") and not tells_tune and not _has_asked_teachers(run):
+        for student in recipe.student:  # before a teacher is paid; a training that was done before needs no room
+            check_room(student.training, student.id)
     ask_teachers(run, with_references=until in ("evaluate", "report"))
     if until == "sample":
         return run
@@ -236,6 +237,12 @@ def _tell_lacks(model: Model, name: str, sampled: Mapping[str, Any], judged: Map
     if wants_logprobs and without:
         told = name, without, judged["rows"]
         logger.warning("sampling %s: %d of %d chains were sampled before without log-probabilities", *told)
+
+
+def _has_asked_teachers(run: Run) -> bool:
+    """Whether all teachers' chains are sampled and verified."""
+    wanted = (teacher_plans(run, teacher, with_references=True) for teacher in run.recipe.teacher)
+    return all(_is_judged(run, plan) for plans in wanted for plan, _ in plans.values())
 
 
 def _address(plan: Plan) -> Address:

@@ -17,6 +17,10 @@ from retort.store import Store
 from retort.store.artifacts import Address, Artifact, Writer
 from retort.training import trainer
 from retort.training.config import TrainingConfig
+from retort.training.examples import TokenizedExample
+from retort.training.loop import Trainee
+from retort.training.parallel import accumulating
+from retort.training.students import load_student
 from retort.training.trainer import Training
 
 FORKS: Any = multiprocessing.get_context("forkserver")
@@ -91,6 +95,21 @@ def work(rank: int, world: int, made: Training, store: Store | None, folder: Pat
     (place / "stats.json").write_text(json.dumps(stats))
     if world > 1:
         dist.destroy_process_group()
+
+
+def hold_shards(rank: int, folder: Path) -> None:
+    """One of two workers with shards, after the first of two backward passes of a step."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    config = CONFIG.model_copy(update={"shard": True, "num_workers": 2})
+    trainee = Trainee(load_student("shipped:student", None, "pretrained", config), config, 0, torch.device("cpu"))
+    (batch,) = trainee.batches([TokenizedExample("p", "cot", (5, 6, 7), (8, 9, 10))])
+    with accumulating(trainee.scorer, is_last=False):
+        trainee.scorer(batch, torch.device("cpu")).backward()
+    parameters: dict[str, Any] = dict(trainee.scorer.named_parameters())
+    held = [each.grad.to_local().numel() for each in parameters.values() if each.grad is not None]
+    assert len(held) == len(parameters), "gradients wait, whole, for the last pass"
+    assert sum(held) <= 0.6 * sum(each.numel() for each in parameters.values())
+    dist.destroy_process_group()
 
 
 class Workers:

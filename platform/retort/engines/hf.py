@@ -105,6 +105,11 @@ class Engine:
             batch.task.result()  # raises what the model raised
         return completion.result()
 
+    def encode(self, prompt: str | Messages, request: Request) -> list[int]:
+        """A prompt as the model sees it. Raises PromptTooLongError where its whole budget does not fit behind it."""
+        assert self._model is not None, "start() comes first"
+        return self._model.encode(prompt, request)
+
     async def _answer(self, model: "_Model", batch: _Batch, distribution: SamplingDistribution) -> None:
         """Answer a batch once it is full or has waited; it goes on filling until the model is free."""
         with contextlib.suppress(TimeoutError):

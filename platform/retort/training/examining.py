@@ -11,7 +11,7 @@ from typing import Any
 
 from retort import prompts
 from retort.engines import hf
-from retort.engines.interface import SamplingDistribution
+from retort.engines.interface import PromptTooLongError, SamplingDistribution
 from retort.prompts import Messages
 from retort.records import Chain, Problem, Request
 from retort.rollouts import Rollout, roll_out
@@ -20,17 +20,23 @@ from retort.verification import VerificationConfig, judge
 
 
 @contextlib.contextmanager
-def _answering(model: Any) -> Generator[None]:
-    """Lend a model in training to an engine, which takes it as one that was loaded: other attention, other defaults."""
+def _answering(model: Any, dtype: Any) -> Generator[None]:
+    """Lend a model in training to an engine, which takes it as one that was loaded: other attention, other defaults,
+    and products in `dtype`."""
+    import torch
+
     from retort.training import attention
 
     before = model.generation_config
     is_packed = model.config._attn_implementation == attention.NAME
     if is_packed:
         model.set_attn_implementation("sdpa")
+    # Not around the call: the engine generates in a thread, where no other's autocast holds.
+    model.forward = torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32)(model.forward)
     try:
         yield
     finally:
+        del model.forward
         if is_packed:
             model.set_attn_implementation(attention.NAME)
         model.generation_config = before
@@ -58,7 +64,17 @@ class Exam:
             "verification": self.verification.model_dump(mode="json"),
         }
 
-    def with_tokenizer(self, tokenizer: Any) -> Callable[[Any], tuple[int, int]]:
+    def check(self, model: Any, tokenizer: Any) -> None:
+        """Raises ValueError where a student has too few positions for a problem and the answer to it."""
+        engine = hf.Engine(hf.Config(model="shipped:student"), loaded=(model, tokenizer))
+        asyncio.run(engine.start())
+        for number, asked in enumerate(self.asked):
+            try:
+                engine.encode(asked, self._request(number))
+            except PromptTooLongError as error:
+                raise ValueError(f"dev problem {error}; lower training.dev_max_new_tokens") from error
+
+    def with_tokenizer(self, tokenizer: Any, dtype: Any) -> Callable[[Any], tuple[int, int]]:
         """The exam as the training loop wants it: a model in, this worker's share of right answers and problems out."""
 
         from retort.training.parallel import rank_and_world
@@ -66,7 +82,7 @@ class Exam:
         def examine(model: Any) -> tuple[int, int]:
             rank, world = rank_and_world()
             own = range(rank, len(self.problems), world)
-            with _answering(model):
+            with _answering(model, dtype):
                 chains = asyncio.run(self._chains(model, tokenizer, own))
             return self._right(chains, own), len(chains)
 

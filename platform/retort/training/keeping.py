@@ -37,6 +37,7 @@ class Keeper:
         self._around, self._every_s = around, save_every_s
         self._pause_s = save_every_s
         self._saved_at = self._looked_at = time.monotonic()
+        self._is_ending = False
 
     @property
     def wishes(self) -> tuple[bool, bool]:
@@ -51,7 +52,8 @@ class Keeper:
             return
         if looks:
             self._looked_at = time.monotonic()
-            is_due = self._around.is_ending() or is_due
+            was_ending, self._is_ending = self._is_ending, self._around.is_ending()
+            is_due = is_due or (self._is_ending and not was_ending)  # once: the end may be an hour away
         if is_due:
             began = time.monotonic()
             save(self._around.states, progress)

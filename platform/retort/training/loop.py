@@ -100,6 +100,7 @@ class Trainee:
 
         self._config, self._device = config, device
         self._rank, self._world = rank_and_world()
+        speed.forget_peak_memory(device)
         self._layout = layout(model, config, pad_id, device)
         self._dtype = getattr(torch, config.dtype)
         # What is compiled is fused as it is, adapters and shards hide the output layer.
@@ -169,7 +170,7 @@ class Trainee:
         """One optimiser step on some examples; its metrics, and each wish that any worker has."""
         started = time.perf_counter()
         torch.manual_seed((self._config.seed * 1_000_003 + step) * 1_009 + self._rank)
-        batches = self._batches(drawn)
+        batches = self.batches(drawn)
         weight = sum(example.weight * len(example.target_ids) for example in drawn)
         learning_rate = float(self._schedule.get_last_lr()[0])
         own = self._backward(batches, weight)
@@ -202,7 +203,7 @@ class Trainee:
         )
         return metrics, [votes > 0 for votes in wished]
 
-    def _batches(self, examples: Sequence[TokenizedExample]) -> list[Batch]:
+    def batches(self, examples: Sequence[TokenizedExample]) -> list[Batch]:
         """This worker's batches, as many as every other's: each forward pass may be one that all take part in."""
         batches = self._layout.batches(examples, self._rank, self._world)
         lacking = largest(len(batches), self._device) - len(batches) if self._world > 1 else 0
@@ -244,7 +245,7 @@ class Trainee:
         dev_loss = self.mean_loss(examples) if examples else None
         if examine is not None:
             own = 0, 0
-            with together(), torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            with together():
                 own = examine(self._bare.model)
             right, asked = summed(own, self._device)
             dev_accuracy = right / asked
@@ -255,7 +256,7 @@ class Trainee:
         """Loss per target token over examples, shared out over the workers."""
         loss = 0.0
         with torch.no_grad():
-            for batch in self._batches(examples):
+            for batch in self.batches(examples):
                 loss += self.scorer(batch, self._device).item()
         (total,) = summed([loss], self._device)
         return total / sum(len(example.target_ids) for example in examples)

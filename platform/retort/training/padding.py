@@ -96,7 +96,7 @@ class SingleBatch:
 def single_batches(groups: Sequence[Group], max_tokens: int, pad_id: int) -> Iterator[SingleBatch]:
     """As many examples in a batch as `max_tokens` positions hold; at least one batch."""
     examples = [chain for group in groups for chain in group.chains]
-    for batch in _alike(examples, lambda example: (len(example),), lambda count, widths: count * widths[0], max_tokens):
+    for batch in _alike(examples, _length, _length, lambda count, widths: count * widths[0], max_tokens):
         shape = max(len(batch), 1), _width(map(len, batch))
         input_ids_BT, labels_BT = torch.full(shape, pad_id), torch.full(shape, IGNORED)
         for row, example in enumerate(batch):
@@ -106,17 +106,26 @@ def single_batches(groups: Sequence[Group], max_tokens: int, pad_id: int) -> Ite
         yield SingleBatch(input_ids_BT, labels_BT, _weights(batch), sum(map(len, batch)), pairs)
 
 
-def pair_batches(groups: Sequence[Group], max_tokens: int, pad_id: int, start_id: int) -> Iterator[PairBatch]:
-    """As many pairs in a batch as `max_tokens` positions hold, were no prompt shared; at least one batch."""
+def pair_batches(
+    groups: Sequence[Group], max_tokens: int, pad_id: int, start_id: int, shares: bool
+) -> Iterator[PairBatch]:
+    """As many pairs in a batch as `max_tokens` positions hold, were no prompt shared; at least one batch.
+
+    Where prompts are shared, the pairs of one come together, in one batch or in neighbours.
+    """
     pairs = [(group.prompt_ids, chain) for group in groups for chain in group.chains]
     batches = _alike(
-        pairs,
+        # By prompt and then by the length of the target: `_alike` keeps the order of what is equally long.
+        sorted(pairs, key=lambda pair: (pair[0], len(pair[1].target_ids)), reverse=True) if shares else pairs,
+        lambda pair: (len(pair[0]),) if shares else (len(pair[0]), len(pair[1].target_ids)),
         lambda pair: (len(pair[0]), len(pair[1].target_ids)),
         lambda count, widths: count * sum(widths),
         max_tokens,
     )
     for batch in batches:
-        prompts = list(dict.fromkeys(prompt_ids for prompt_ids, _ in batch))
+        numbers = [prompt_ids if shares else number for number, (prompt_ids, _) in enumerate(batch)]
+        places = {each: place for place, each in enumerate(dict.fromkeys(numbers))}
+        prompts = list({each: prompt_ids for each, (prompt_ids, _) in zip(numbers, batch, strict=True)}.values())
         chains = [chain for _, chain in batch]
         G, P, B = max(len(prompts), 1), _width(map(len, prompts)), max(len(batch), 1)
         T = _width(len(chain.target_ids) for chain in chains)
@@ -131,7 +140,7 @@ def pair_batches(groups: Sequence[Group], max_tokens: int, pad_id: int, start_id
             target = torch.tensor(chain.target_ids)
             decoder_input_ids_BT[row, 1 : len(target)] = target[:-1]
             labels_BT[row, : len(target)] = target
-        prompt_B = torch.tensor([prompts.index(prompt_ids) for prompt_ids, _ in batch] or [0])
+        prompt_B = torch.tensor([places[each] for each in numbers] or [0])
         num_tokens = sum(map(len, prompts)) + sum(len(chain.target_ids) for chain in chains)
         yield PairBatch(
             input_ids_GP, attention_mask_GP, prompt_B, decoder_input_ids_BT, labels_BT, _weights(chains), num_tokens
@@ -140,6 +149,7 @@ def pair_batches(groups: Sequence[Group], max_tokens: int, pad_id: int, start_id
 
 def _alike(
     items: Sequence[Item],
+    order: Callable[[Item], tuple[int, ...]],
     lengths: Callable[[Item], tuple[int, ...]],
     positions: Callable[[int, tuple[int, ...]], int],
     max_tokens: int,
@@ -147,13 +157,17 @@ def _alike(
     """Items of about one length together, at most `max_tokens` positions once padded (or one item); at least one."""
     batch: list[Item] = []
     longest: tuple[int, ...] = ()
-    for item in sorted(items, key=lengths, reverse=True):
+    for item in sorted(items, key=order, reverse=True):
         grown = tuple(map(max, zip(longest or lengths(item), lengths(item), strict=True)))
         if batch and positions(len(batch) + 1, tuple(_width([length]) for length in grown)) > max_tokens:
             yield batch
             batch, grown = [], lengths(item)
         batch, longest = [*batch, item], grown
     yield batch
+
+
+def _length(example: TokenizedExample) -> tuple[int]:
+    return (len(example),)
 
 
 def _weights(chains: Sequence[TokenizedExample]) -> torch.Tensor:

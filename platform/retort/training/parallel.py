@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from retort.training.progress import Weights
@@ -69,10 +69,9 @@ def wrap(scorer: Scorer, shard: bool, dtype: torch.dtype) -> torch.nn.Module:
 
 
 def accumulating(scorer: torch.nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Around a backward pass: gradients are exchanged in the last one of a step alone."""
-    if isinstance(scorer, FSDPModule):
-        scorer.set_requires_gradient_sync(is_last)
-    elif isinstance(scorer, DistributedDataParallel) and not is_last:
+    """Around a backward pass: gradients of whole students are exchanged in the last one of a step alone. Those of
+    shards are in each, or every worker would hold them whole."""
+    if isinstance(scorer, DistributedDataParallel) and not is_last:
         return scorer.no_sync()
     return nullcontext()
 
@@ -101,7 +100,8 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_
 def gather_weights(scorer: torch.nn.Module) -> Weights:
     """A copy in main memory of all weights that are trained; empty on all workers but the first."""
     found: dict[str, Any] = get_model_state_dict(scorer, options=_WHOLE)
-    return {name: tensor.clone() for name, tensor in found.items()}
+    copies = {(tensor.data_ptr(), tensor.shape): tensor.clone() for tensor in found.values()}  # tied ones once
+    return {name: copies[tensor.data_ptr(), tensor.shape] for name, tensor in found.items()}
 
 
 def gather_optimizer(scorer: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def load_weights(scorer: torch.nn.Module, weights: Weights) -> None:
     options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=dist.is_initialized())
     found = set_model_state_dict(scorer, weights, options=options)
     if rank_and_world()[0] == 0:
-        trained = {name for name, parameter in scorer.named_parameters() if parameter.requires_grad}
+        trained = {name.removeprefix("module.") for name, each in scorer.named_parameters() if each.requires_grad}
         lacking = trained & {name.removeprefix("module.") for name in found.missing_keys}
         assert not found.unexpected_keys, f"weights of another student: {found.unexpected_keys[:3]}"
         assert not lacking, f"a state without {sorted(lacking)[:3]}"

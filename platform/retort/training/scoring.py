@@ -54,7 +54,7 @@ class Layout:
             case "rows":
                 return pack_rows(groups, self.row_tokens, self.pad_id, self.width_step)
             case "pairs":
-                return pair_batches(groups, self.row_tokens, self.pad_id, self.start_id)
+                return pair_batches(groups, self.row_tokens, self.pad_id, self.start_id, self.shares)
             case "singles":
                 return single_batches(groups, self.row_tokens, self.pad_id)
 
@@ -75,7 +75,7 @@ def layout(model: Any, config: TrainingConfig, pad_id: int, device: torch.device
         if model.config.decoder_start_token_id is None:
             raise ValueError("encoder-decoder without decoder_start_token_id: expected it in its config.json; set it")
         start_id = model.config.decoder_start_token_id
-    elif packs(model):
+    elif packs(model) and config.max_example_tokens <= _short_positions(model):
         kind = "rows"
         windows = (getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
         window = min((each for each in windows if each is not None), default=None)
@@ -97,6 +97,15 @@ def layout(model: Any, config: TrainingConfig, pad_id: int, device: torch.device
         shares=config.share_prompts,
         width_step=_compiled_step(config.row_tokens) if is_compiled else WIDTH_STEP,
     )
+
+
+def _short_positions(model: Any) -> float:
+    """The longest example up to which positions are those of short ones, whatever stands in the row: LongRoPE has other
+    angles for all of a row that is longer."""
+    rope: dict[str, Any] = getattr(model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return float("inf")
+    return rope.get("original_max_position_embeddings") or model.config.original_max_position_embeddings
 
 
 def _compiled_step(row_tokens: int) -> int:

@@ -10,9 +10,11 @@ the time of a step and by the peak of all its GPUs: what the data sheet says in 
 matrix product reaches in float32 or on a GPU that is not listed. Of CPUs, whose speed others share, none is told.
 """
 
-import resource
+import contextlib
+import re
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,8 +85,19 @@ def known_peak(name: str) -> float | None:
     return next((peak for known, peak in PEAK_FLOPS.items() if words >= set(known.split())), None)
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Begin anew: one process may train several students."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # a container may forbid it: the peak is then the process's
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that were in use so far: of the GPU, or of this process."""
+    """The most bytes that were in use since then: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024

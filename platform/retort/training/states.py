@@ -10,13 +10,16 @@ store in the background, where an object is there as a whole or not at all; fail
 import errno
 import io
 import logging
+import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from retort.store import Store, address
@@ -26,8 +29,21 @@ FORMAT = 1
 KEPT = 2
 """States that stay: the last, and the one before it, for the case that the last is damaged."""
 
+FOLDER = "retort-state-"
+"""Begin of the name of a folder on this machine in which a state waits for its transfer; the number of its process
+follows."""
+ASIDE = ".damaged"
+
 State = dict[str, Any]
 """What `loop.Trainee.save` makes: tensors, numbers, texts, and lists and tables of these."""
+
+
+def clear_left_over() -> None:
+    """Remove the folders of processes that were killed during a transfer: of large students a few fill a disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        pid = folder.name.removeprefix(FOLDER).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class States:
@@ -38,19 +54,24 @@ class States:
         self._kept: list[str] = []
         self._uploading: Future[None] | None = None
         self._thread = ThreadPoolExecutor(1, "states")
+        clear_left_over()
 
     def newest(self) -> State | None:
         """The state with the most steps, or None where there is none."""
-        keys = self._store.keys(self._prefix)
+        keys = [key for key in self._store.keys(self._prefix) if not key.endswith(ASIDE)]
         while keys:
             key = keys.pop()
             try:
                 state = self._read(key)
-            except (RuntimeError, EOFError, ValueError, FileNotFoundError, pickle.UnpicklingError) as error:
-                told = " ".join(str(error).split())[:100]
+            except FileNotFoundError:
+                continue
+            except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+                if "allocat" in str(error):  # torch had too little memory: nothing is wrong with the state
+                    raise
+                told, aside = " ".join(str(error).split())[:100], f"{key}{ASIDE}"
                 where = address(self._store, key)
-                logger.warning("%s cannot be read (%s) and is deleted; the state before it is taken", where, told)
-                self._store.delete(key)  # its place is needed
+                logger.warning("%s cannot be read (%s) and is set aside; the state before it is taken", where, told)
+                self._store.move(key, aside)  # its place is needed
                 continue
             self._kept = [*keys, key]
             if state.get("format") != FORMAT:
@@ -71,7 +92,7 @@ class States:
             OSError: this one found no place, or the one before did not reach the store.
         """
         self.wait()
-        folder = tempfile.TemporaryDirectory(prefix="retort-state-")
+        folder = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-")
         path = Path(folder.name, f"{step:08d}.pt")
         try:
             torch.save({"format": FORMAT, **state}, path)

@@ -37,7 +37,8 @@ Result = TypeVar("Result")
 FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """Troubles with disks that do not pass by themselves."""
 MAX_FAILURES = 3
-"""Deaths of workers after which a training gives up; machines that were taken away do not count."""
+"""Deaths of workers after which a training gives up: what kills one, such as too little memory, would for ever. The
+ends of machines that were announced do not count."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def _run_workers(training: Training, writer: Writer) -> Made:
 
     config, label = training.config, training.label
     workers = config.num_workers if isinstance(config.num_workers, int) else " to ".join(map(str, config.num_workers))
+    if not training.tells_tune:
+        check_room(config, label)
     logger.info("training %s: starting %s worker(s) for %d steps", label, workers, config.steps)
     _tell_waiting(config, label)
     with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch:
@@ -252,6 +255,7 @@ def train_and_save(training: Training, directory: Path, device: Any, store: Stor
 
     With a store it goes on from the states there, and saves its own.
     """
+    import torch
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -273,12 +277,15 @@ def train_and_save(training: Training, directory: Path, device: Any, store: Stor
                 f"all {fitted['train'].dropped} training examples are longer than max_example_tokens = "
                 f"{config.max_example_tokens}, or than the student has positions for; raise it"
             )
+        if training.exam is not None:
+            training.exam.check(model, tokenizer)
     if not config.shard:  # what is shared out goes to the workers' devices layer by layer
         model = model.to(device)
     states = None if store is None else States(store, training.address.prefix)
+    exam, dtype = training.exam, getattr(torch, config.dtype)
     around = Surroundings(
         states=states,
-        examine=None if training.exam is None else training.exam.with_tokenizer(tokenizer),
+        examine=None if exam is None else exam.with_tokenizer(tokenizer, dtype),
         is_ending=_is_ending if config.num_workers != 0 and store is not None else lambda: False,
     )
     teller = Teller(config, training.label, is_first, training.tells_tune)
