@@ -54,6 +54,7 @@ def test_a_trial_is_entered_with_what_it_scored(folder: Path) -> None:
         assert b"dev_loss" in events.read_bytes(), "what TensorBoard reads"
 
 
+@pytest.mark.slow
 def test_a_wider_space_runs_what_is_new_and_samples_what_is_missing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
