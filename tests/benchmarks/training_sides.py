@@ -161,7 +161,10 @@ class Turns:
     def __init__(self, job: Job, answers: Any) -> None:
         import torch
 
+        from retort.training import speed
+
         self._device, self._answers, self._left = torch.device(job.device), answers, job.steps
+        speed.forget_peak_memory(self._device)
         self._loaded = self._used()
         self._begin()
 
