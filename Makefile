@@ -30,7 +30,10 @@ NOT_ON_CPU := torchvision torchaudio torchcodec triton
 
 BENCHES := $(sort $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py)))
 
-.PHONY: help venv demo test test-data test-slow bench check lock clean
+# The head of the local cluster has this id, by which cluster/local.yaml knows it too, and Ray's usual ports.
+LOCAL_HEAD := fffffffffffffffffffffffffffffffffffffffffffffffffff00000
+
+.PHONY: help venv demo cluster-local test test-data test-slow bench check lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +42,14 @@ venv: $(INSTALLED)  ## install the package and what it needs into .venv
 
 demo: venv  ## distil, evaluate and report with the shipped tiny models
 	$(BIN)/python jobs/distill.py jobs/recipes/demo.toml
+
+cluster-local: venv  ## start a cluster on this machine that scales itself, from no workers; Ctrl-C ends it
+	@test -s ~/.ray/auth_token || (umask 077 && $(BIN)/ray get-auth-token --generate >/dev/null)
+	PATH="$(CURDIR)/$(BIN):$$PATH" RETORT_CLUSTER=$(CURDIR)/cluster/local.yaml RAY_AUTH_MODE=token \
+	RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 \
+	RAY_OVERRIDE_NODE_ID_FOR_TESTING=$(LOCAL_HEAD) RAY_CLOUD_INSTANCE_ID=$(LOCAL_HEAD) \
+	exec $(BIN)/ray start --head --block --port 6379 --num-cpus 0 --object-store-memory 200000000 --disable-usage-stats \
+		--autoscaling-config cluster/local.yaml --dashboard-host 127.0.0.1 --dashboard-agent-listen-port 0
 
 test: venv  ## run the tests, without those marked data or slow
 	$(BIN)/pytest -m 'not data and not slow'

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "platform" / "retort"
 # the longest that fits decides.
 LAYERS: list[set[str]] = [
     {"records", "answers", "prompts"},
-    {"store"},
+    {"store", "cluster"},
     {"tasks", "thoughts", "solvers", "engines"},
     {"rollouts", "asking", "combining", "intervals", "questions", "overlap", "owned", "metrics"},
     {"verification"},
@@ -33,9 +33,9 @@ LAYERS: list[set[str]] = [
     {"shipped"},
     {"config", "loading", "comparison"},
     {"run"},
-    {"planning", "importing"},
+    {"planning", "importing", "cluster.demands"},
     {"pipeline", "sweep", "report"},
-    {"command", "upkeep", "publishing"},
+    {"command", "upkeep", "publishing", "cluster.check"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

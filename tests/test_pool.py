@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from requested import missing, requests_of
 from retort import sampling
 from retort.asking import student_asked
+from retort.cluster.skew import installed
 from retort.records import SCHEMA_VERSION, Chain, FinishReason, Problem, Request, Verdict, to_table
 from retort.rollouts import Rollout
 from retort.store import Object, Store, open_store
@@ -317,7 +318,7 @@ def test_problems_that_ask_the_same_share_their_chains(pool: Pool, store: Store)
     (partition,) = wanted.partitions
     writer = Writer(store, Address("verdicts", 1, {}, {}))
     row = {"plan": 0, "partition": partition, "prompts": [prompt.as_row() for prompt in wanted.prompts]}
-    verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
+    verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig(), installed())
     (key,) = store.keys(writer.address.prefix)
     file = writer.put("again", store.get(key))
     verdicts = list(writer.commit([replace(file, name="v.parquet")], {}).records(Verdict))

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 from retort import loading, pipeline, run
+from retort.cluster import live
+from retort.cluster.demands import forecast
+from retort.cluster.nodes import read_launch
 from retort.config import Recipe
 from retort.store import Store, open_store
 from retort.store.artifacts import Artifact
@@ -29,6 +32,7 @@ class Work:
     prepare: Callable[[Recipe, Store], object]
     dry_run: Callable[[Recipe, Store], list[str]]
     carry_out: Callable[[Recipe, Store], Artifact]
+    until: pipeline.Stage = "report"
 
 
 SWEEP = Work(driver.check_and_prepare, driver.dry_run, driver.carry_out)
@@ -36,7 +40,7 @@ SWEEP = Work(driver.check_and_prepare, driver.dry_run, driver.carry_out)
 
 def up_to(stage: pipeline.Stage) -> Work:
     """The stages of a recipe up to one."""
-    return Work(run.prepare, pipeline.dry_run, partial(pipeline.distill, until=stage))
+    return Work(run.prepare, pipeline.dry_run, partial(pipeline.distill, until=stage), stage)
 
 
 def main(description: str | None, work: Work) -> None:
@@ -47,14 +51,20 @@ def main(description: str | None, work: Work) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides: teacher.tiny.num_chains=16"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be sampled, and start nothing")
+    told = "with --dry-run: the file of a cluster, which is to have room for what the recipe asks of machines"
+    parser.add_argument("--cluster", metavar="FILE", type=Path, help=told)
     arguments = parser.parse_intermixed_args()
+    if arguments.cluster and not arguments.dry_run:
+        parser.error("--cluster goes with --dry-run; to run on a cluster, submit the job to it")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, each time
     try:
         recipe = loading.load(arguments.recipe, arguments.overrides)
         store = open_store(recipe.store)
         if arguments.dry_run:
-            print("\n".join(work.dry_run(recipe, store)), flush=True)
+            launched = read_launch(arguments.cluster) if arguments.cluster else live.launch()
+            machines = [] if launched is None else forecast(recipe, launched, work.until)
+            print("\n".join([*work.dry_run(recipe, store), *machines]), flush=True)
             # Not `return`: threads of native libraries, which have nothing left to do, may abort a normal exit.
             os._exit(0)
         work.prepare(recipe, store)
@@ -89,12 +99,20 @@ def start_ray(store: Store) -> None:
     """
     import ray
 
+    address, environment = os.environ.get("RAY_ADDRESS"), live.for_workers()
     # Without an address Ray would join whatever cluster was last started on this machine, also one that has died.
-    context = ray.init(os.environ.get("RAY_ADDRESS") or "local", logging_level=logging.WARNING)
+    context = ray.init(
+        address or "local",
+        logging_level=logging.WARNING,
+        runtime_env={"env_vars": environment} if environment else None,
+    )
     if context.dashboard_url:
         logger.info("Ray's dashboard: http://%s", context.dashboard_url)
-    nodes: list[dict[str, Any]] = ray.nodes()
-    if store.is_local and sum(node["Alive"] for node in nodes) > 1:
-        print(f"store {store.uri}: only one of the cluster's machines can reach it", file=sys.stderr)
+    if store.is_local and live.has_other_machines():
+        print(
+            f"store {store.uri}: only one of the cluster's machines can reach it; expected one that all can: "
+            f'store = "s3://…" in the recipe, or as an override',
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     pipeline.quieten_data()

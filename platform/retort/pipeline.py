@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from retort import evaluation, overlap, verification
+from retort.cluster.demands import check_fits
 from retort.combining import Tolerance, parse
 from retort.comparison import Measured, compare
 from retort.config import Corpus, Recipe, Student
@@ -35,7 +36,7 @@ from retort.store.artifacts import Address, Artifact, Writer, find
 from retort.store.hashing import digest
 from retort.store.plan import CHARACTERS_PER_TOKEN, Plan, united
 from retort.thoughts.socratic import Role
-from retort.training.trainer import Training, check_room, train
+from retort.training.trainer import Training, train
 from retort.verification import verify
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,8 @@ def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = Fal
     A trial of a sweep `tells_tune` of dev losses as they come.
     """
     run = prepare(recipe, store)
-    if until not in ("sample", "curate") and not tells_tune and not _has_asked_teachers(run):
-        for student in recipe.student:  # before a teacher is paid; a training that was done before needs no room
-            check_room(student.training, student.id)
+    if not tells_tune:
+        check_room(run, until)
     ask_teachers(run, with_references=until in ("evaluate", "report"))
     if until == "sample":
         return run
@@ -239,10 +239,15 @@ def _tell_lacks(model: Model, name: str, sampled: Mapping[str, Any], judged: Map
         logger.warning("sampling %s: %d of %d chains were sampled before without log-probabilities", *told)
 
 
-def _has_asked_teachers(run: Run) -> bool:
-    """Whether all teachers' chains are sampled and verified."""
+def check_room(run: Run, until: Stage) -> None:
+    """Before a teacher is paid, see whether the machines have room for every stage. What was done before needs none.
+
+    Raises:
+        ValueError: what some stage asks for, and what there is.
+    """
     wanted = (teacher_plans(run, teacher, with_references=True) for teacher in run.recipe.teacher)
-    return all(_is_judged(run, plan) for plans in wanted for plan, _ in plans.values())
+    if not all(_is_judged(run, plan) for plans in wanted for plan, _ in plans.values()):
+        check_fits(run.recipe, until)
 
 
 def _address(plan: Plan) -> Address:

@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from retort import answers, prompts
+from retort.cluster import live
+from retort.cluster.skew import Installed, installed
 from retort.records import Chain, Problem, Verdict
 from retort.solvers import calculator
 from retort.solvers.zygote import Limits, Sandbox
@@ -167,14 +169,18 @@ def drawn(prompts: list[PlannedPrompt], verdicts: Iterable[Verdict], until: Unti
 
 
 def verify_partition(
-    row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig
+    row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig, driver: Installed
 ) -> dict[str, Any]:
     """Read one partition's chains of one plan from the pool, write their verdicts as one file of the plan's artifact.
 
     `{plan, partition, prompts}` in; the files, a digest of the rows read, counts of reasons and of chains that are
     `gone` (wanted, and not in the pool) out. `plans` holds each plan without its prompts, its model's id, its writer.
     Under `until_correct` a second file lists the keys used: how many chains of each prompt.
+
+    Raises:
+        ValueError: this machine has other versions than the `driver`, by which the artifact is addressed.
     """
+    driver.check()
     plan, model_id, writer = plans[row["plan"]]
     wanted = [PlannedPrompt.from_row(prompt) for prompt in row["prompts"]]
     keys = wanted_keys(wanted)
@@ -284,7 +290,12 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
     results: list[dict[str, Any]] = []
     done, said_at = 0, time.monotonic()
     total = sum(plan.num_wanted for plan in plans)
-    for result in dataset.map(partial(verify_partition, plans=work, config=config)).iter_rows():
+    verifying = dataset.map(
+        partial(verify_partition, plans=work, config=config, driver=installed()),
+        num_cpus=1,
+        resources=live.verifying() or None,
+    )
+    for result in verifying.iter_rows():
         results.append(result)
         done += result["chains"]
         if time.monotonic() - said_at > REPORT_EVERY_S:

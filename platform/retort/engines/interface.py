@@ -66,6 +66,18 @@ class EngineConfig(BaseModel):
         del has_gpus
         return 0
 
+    @property
+    def accelerator(self) -> str | None:
+        """Ray's name of the kind of GPU that an actor must have; None takes any."""
+        return None
+
+    def bundles(self, has_gpus: bool) -> list[dict[str, float]]:
+        """What one actor takes of Ray, and what its engine takes beside: resources of one machine each."""
+        bundle: dict[str, float] = {"CPU": 1, "GPU": self.num_gpus(has_gpus)}
+        if bundle["GPU"] and self.accelerator is not None:
+            bundle[f"accelerator_type:{self.accelerator}"] = 0.001  # as Ray asks for one
+        return [bundle]
+
 
 class Completion(NamedTuple):
     """What came back for one request. Token counts include the end token."""

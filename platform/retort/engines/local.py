@@ -20,6 +20,8 @@ class LocalModelConfig(ModelConfig):
     """Engines that sample side by side."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` asks for GPUs where the cluster has any when the stage starts."""
+    accelerator_type: str | None = Field(default=None, min_length=1)
+    """Kind of GPU that an engine must have, as Ray calls it: `H100`, `A100-80G`, `L4`. None takes any."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Off, unless you have read it."""
 
@@ -39,5 +41,13 @@ class LocalModelConfig(ModelConfig):
     def pinned(self) -> Self:
         return self.model_copy(update={"revision": models.pin(self.model, self.revision)})
 
+    @property
+    def accelerator(self) -> str | None:
+        return self.accelerator_type
+
+    def on_gpus(self, has_gpus: bool) -> bool:
+        """Whether an engine runs on GPUs, on a cluster that has some or not."""
+        return self.device == "gpu" or (self.device == "auto" and has_gpus)
+
     def num_gpus(self, has_gpus: bool) -> int:
-        return int(self.device == "gpu" or (self.device == "auto" and has_gpus))
+        return int(self.on_gpus(has_gpus))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from retort.engines import models
 from retort.engines.interface import (
@@ -49,7 +49,10 @@ class Config(LocalModelConfig):
     quantization: str | None = None
     """vLLM's name of the quantisation; part of the model's identity."""
     tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs of one engine."""
+    """GPUs of one engine, in one machine."""
+    pipeline_parallel_size: int = Field(default=1, ge=1)
+    """Groups of so many GPUs that share out the layers of one engine. With more than one they may be in as many
+    machines, and vLLM takes them of Ray by itself."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus completion, in tokens; None takes the model's own."""
     memory_share: float = Field(default=0.9, gt=0, le=0.95)
@@ -65,8 +68,27 @@ class Config(LocalModelConfig):
     def sharing(self, engines: int) -> Self:
         return self.model_copy(update={"memory_share": self.memory_share / engines})
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.pipeline_parallel_size > 1 and (self.device == "cpu" or self.accelerator_type is not None):
+            raise ValueError(
+                f"pipeline_parallel_size = {self.pipeline_parallel_size} with device = {self.device!r}, "
+                f"accelerator_type = {self.accelerator_type!r}: vLLM takes any GPUs of the cluster for it; expected "
+                f"neither"
+            )
+        return self
+
+    def on_gpus(self, has_gpus: bool) -> bool:
+        return self.pipeline_parallel_size > 1 or super().on_gpus(has_gpus)
+
     def num_gpus(self, has_gpus: bool) -> int:
-        return super().num_gpus(has_gpus) * self.tensor_parallel_size
+        if self.pipeline_parallel_size > 1:
+            return 0  # of the actor's own
+        return self.tensor_parallel_size if self.on_gpus(has_gpus) else 0
+
+    def bundles(self, has_gpus: bool) -> list[dict[str, float]]:
+        groups = self.pipeline_parallel_size if self.pipeline_parallel_size > 1 else 0
+        return [*super().bundles(has_gpus), *[{"GPU": float(self.tensor_parallel_size)}] * groups]
 
     @property
     def capacity(self) -> int:
@@ -115,6 +137,12 @@ class Engine:
         try:
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
+
+            if self._config.pipeline_parallel_size > 1:
+                import ray
+
+                # Its process joins Ray by itself, and is to join this one.
+                os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         except ImportError as error:
             raise ImportError("engine 'vllm' needs vLLM: install retort with the extra 'gpu' or 'cpu'") from error
         try:
@@ -233,6 +261,7 @@ def engine_arguments(config: Config) -> dict[str, Any]:
         "quantization": config.quantization,
         "dtype": config.dtype,
         "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
         "max_model_len": config.max_model_len,
         "gpu_memory_utilization": config.memory_share,
         "max_num_seqs": config.max_num_seqs,
@@ -241,9 +270,11 @@ def engine_arguments(config: Config) -> dict[str, Any]:
         "disable_log_stats": True,
         "logprobs_mode": "raw_logprobs",
     }
-    if config.tensor_parallel_size == 1:
+    if config.pipeline_parallel_size > 1:
+        arguments["distributed_executor_backend"] = "ray"
+    elif config.tensor_parallel_size == 1:
         arguments["distributed_executor_backend"] = "uni"
-    if not config.num_gpus(has_gpus=_has_gpus()):
+    if not config.on_gpus(has_gpus=_has_gpus()):
         arguments |= {
             "enforce_eager": True,
             "kv_cache_memory_bytes": config.cpu_kv_cache_gib << 30,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from retort.cluster.skew import Installed
 from retort.engines.interface import Engine, EngineConfig
 from retort.metrics import SamplerMetrics
 from retort.rollouts import Rollout
@@ -41,6 +42,7 @@ class Settings:
     num_actors: int
     max_tokens: int | None
     """Tokens that they may buy together, each its share; None sets no limit."""
+    driver: Installed
 
 
 def quieten() -> Path:
@@ -91,6 +93,7 @@ class SampleBatches:
         import ray
 
         settings = self._settings
+        settings.driver.check()
         metrics = SamplerMetrics(settings.label)
         share = None if settings.max_tokens is None else settings.max_tokens // settings.num_actors
         if share is not None and ray.get_runtime_context().was_current_actor_reconstructed:

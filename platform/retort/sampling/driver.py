@@ -8,13 +8,17 @@ and that names the segments. Partitions of the pool are claimed first, so that t
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from retort import prompts, rollouts
+from retort.cluster import live
+from retort.cluster.room import Demand
+from retort.cluster.skew import installed
 from retort.engines import ENGINES
 from retort.engines.interface import EngineConfig, SamplingDistribution
 from retort.records import Problem
@@ -55,6 +59,16 @@ class Model:
             return parts[0]
         rollout = {"version": rollouts.VERSION, **self.rollout.model_dump(mode="json")}
         return {"parts": parts, "rollout": rollout}
+
+    def bundles(self, has_gpus: bool) -> list[dict[str, float]]:
+        """What one actor with the engines of all roles takes of Ray, and what these take beside."""
+        return max((config.bundles(has_gpus) for config in self.configs), key=lambda bundles: bundles[0]["GPU"])
+
+    def demands(self, what: str, has_gpus: bool) -> list[Demand]:
+        """What its actors ask for, on a cluster that has GPUs or not."""
+        actors, remedy = self.configs[0].num_actors, "actors, or the GPUs of an engine"
+        counts = Counter(tuple(sorted(bundle.items())) for bundle in self.bundles(has_gpus))
+        return [Demand(what, dict(bundle), count * actors, remedy) for bundle, count in counts.items()]
 
     def pool(self, store: Store, distribution: SamplingDistribution) -> Pool:
         """The pool of this model under a distribution."""
@@ -185,6 +199,7 @@ class _Rounds:
             verification=self._verification,
             num_actors=num_actors,
             max_tokens=self._left(),
+            driver=installed(),
         )
 
 
@@ -223,27 +238,31 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
     # A slow teacher may well finish nothing for half an hour, Ray Data's limit; engines have a watchdog of their own.
     DataContext.get_current().execution_no_progress_timeout_s = -1
     first, actors = model.configs[0], settings.num_actors
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    has_gpus = live.has_gpus()
+    own = dict(model.bundles(has_gpus)[0])
     logger.info("sampling %s: starting %d x %d engine(s) %s", settings.label, actors, len(model.configs), model.engine)
     fills = math.ceil(first.capacity / ordered.batch_chains)
     in_flight = max(1, min(STRAGGLERS * fills, math.ceil(len(ordered.batches) / actors)))
     blocks: list[Any] = [ray.put(_table(batch)) for batch in ordered.batches]
-    # Once all batches are handed out, Ray Data releases an actor as soon as it has none left.
-    yield from (
-        ray.data.from_arrow_refs(blocks)
-        .map_batches(
-            SampleBatches,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                size=actors, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight
-            ),
-            fn_constructor_kwargs={"settings": settings},
-            num_cpus=1,
-            num_gpus=max(config.num_gpus(has_gpus) for config in model.configs),
+    asked = replace(model.demands(f"sampling {settings.label}", has_gpus)[0], count=actors)
+    with live.Waiting(asked):
+        # Once all batches are handed out, Ray Data releases an actor as soon as it has none left.
+        yield from (
+            ray.data.from_arrow_refs(blocks)
+            .map_batches(
+                SampleBatches,
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(
+                    size=actors, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight
+                ),
+                fn_constructor_kwargs={"settings": settings},
+                num_cpus=own.pop("CPU"),
+                num_gpus=own.pop("GPU"),
+                resources=own or None,
+            )
+            .iter_rows()
         )
-        .iter_rows()
-    )
 
 
 def _table(batch: Batch) -> pa.Table:

@@ -18,6 +18,8 @@ from typing import Any
 import platformdirs
 
 from retort import pipeline
+from retort.cluster import live
+from retort.cluster.room import capacity
 from retort.config import Recipe, Teacher
 from retort.report import report
 from retort.run import Run, index, prepare
@@ -138,7 +140,9 @@ def carry_out(recipe: Recipe, store: Store) -> Artifact:
     wider = for_sampling(sweep.recipe)
     # Test chains are for the recipe's own thoughts: those that only trials have would be bought for nothing.
     are_alike = all(_thoughts(wider, teacher) == _thoughts(sweep.recipe, teacher) for teacher in recipe.teacher)
-    pipeline.ask_teachers(prepare(wider, store), with_references=are_alike)
+    run = prepare(wider, store)
+    pipeline.check_room(run, "evaluate")
+    pipeline.ask_teachers(run, with_references=are_alike)
     with held(sweep):
         failures = run_trials(sweep)
     run = pipeline.carry_out(sweep.recipe, store, "evaluate")
@@ -309,15 +313,11 @@ def _directory(trial: Any) -> str:
 
 
 def num_concurrent(recipe: Recipe) -> int:
-    """Trials at a time: as many as the recipe says, or as the cluster can train now, and at least one."""
-    import ray
-
+    """Trials at a time: as many as the recipe says, or as the machines can train that there are or may be; at least
+    one."""
     config, training = swept(recipe), student_of(recipe).training
-    has, workers = ray.cluster_resources(), max(training.most_workers, 1)
-    fits = [int(has.get("CPU", 0) // (workers * training.cpus_per_worker))]
-    if training.gpus_per_worker:
-        fits.append(int(has.get("GPU", 0) // (workers * training.gpus_per_worker)))
-    return config.max_concurrent or max(min(fits), 1)
+    workers = max(training.most_workers, 1)
+    return config.max_concurrent or max(capacity(training.worker_bundle, live.node_types()) // workers, 1)
 
 
 def _scheduler(sweep: Sweep) -> Any:

@@ -94,6 +94,8 @@ class TrainingConfig(BaseModel):
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores, and PyTorch threads, of a worker."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)
+    accelerator_type: str | None = Field(default=None, min_length=1)
+    """Kind of GPU that each worker must have, as Ray calls it: `H100`, `A100-80G`, `L4`. None takes any."""
 
     @field_validator("seeds")
     @classmethod
@@ -160,6 +162,14 @@ class TrainingConfig(BaseModel):
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
 
     @property
+    def worker_bundle(self) -> dict[str, float]:
+        """What one worker takes of Ray, of one machine."""
+        bundle: dict[str, float] = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
+        if self.gpus_per_worker and self.accelerator_type is not None:
+            bundle[f"accelerator_type:{self.accelerator_type}"] = 0.001  # as Ray asks for one
+        return bundle
+
+    @property
     def most_workers(self) -> int:
         """Workers that a training has at most."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
@@ -167,6 +177,7 @@ class TrainingConfig(BaseModel):
 
 MACHINERY = frozenset(
     {
+        "accelerator_type",
         "activation_checkpointing",
         "compile",
         "cpus_per_worker",

@@ -7,7 +7,6 @@ training curve as `metrics.jsonl` (`StepMetrics`). A training that died goes on 
 import errno
 import json
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -16,6 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from retort.cluster import live
+from retort.cluster.room import Demand
+from retort.cluster.skew import installed
 from retort.engines import models
 from retort.records import Example
 from retort.store import Store
@@ -142,19 +144,19 @@ def _run_workers(training: Training, writer: Writer) -> Made:
 
     config, label = training.config, training.label
     workers = config.num_workers if isinstance(config.num_workers, int) else " to ".join(map(str, config.num_workers))
+    asked = demand(config, label)
     if not training.tells_tune:
-        check_room(config, label)
+        live.refuse([asked])
     logger.info("training %s: starting %s worker(s) for %d steps", label, workers, config.steps)
-    _tell_waiting(config, label)
-    with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting(asked):
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"training": training, "writer": writer},
+            train_loop_config={"training": training, "writer": writer, "driver": installed()},
             torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.num_workers,
                 use_gpu=config.gpus_per_worker > 0,
-                resources_per_worker={"CPU": config.cpus_per_worker, "GPU": config.gpus_per_worker},
+                resources_per_worker=config.worker_bundle,
             ),
             run_config=RunConfig(
                 name="run",
@@ -190,32 +192,10 @@ def interruptible(call: Callable[[], Result]) -> Result:
     return found[0]
 
 
-def check_room(config: TrainingConfig, label: str) -> None:
-    """Raises ValueError where this machine has too little for the workers, and no cluster could ever add it."""
-    lacking = _lacking(config)
-    if lacking and not os.environ.get("RAY_ADDRESS"):
-        raise ValueError(
-            f"training {label} takes {lacking}; lower num_workers, cpus_per_worker or gpus_per_worker, or run it on a "
-            f"cluster (RAY_ADDRESS)"
-        )
-
-
-def _tell_waiting(config: TrainingConfig, label: str) -> None:
-    """Say what is waited for, where the cluster has not got it now."""
-    lacking = _lacking(config)
-    if lacking:
-        logger.warning("training %s waits for %s; it starts when an autoscaler adds them", label, lacking)
-
-
-def _lacking(config: TrainingConfig) -> str:
-    """What the cluster has too little of for the workers, in words; empty where it has enough."""
-    import ray
-
-    has = ray.cluster_resources()
-    for kind, each in (("CPU", config.cpus_per_worker), ("GPU", config.gpus_per_worker)):
-        if each * config.least_workers > has.get(kind, 0):
-            return f"{config.least_workers} x {each} {kind}s, there are {has.get(kind, 0):.0f}"
-    return ""
+def demand(config: TrainingConfig, label: str) -> Demand:
+    """What the workers of a training ask for at least, all at once."""
+    remedy = "num_workers, cpus_per_worker or gpus_per_worker"
+    return Demand(f"training {label}", config.worker_bundle, config.least_workers, remedy)
 
 
 def train_worker(arguments: dict[str, Any]) -> Made | None:
@@ -227,11 +207,19 @@ def train_worker(arguments: dict[str, Any]) -> Made | None:
     import ray.train.torch
     import torch
 
+    from retort.training.parallel import together
+
     training: Training = arguments["training"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     torch.set_num_threads(training.config.cpus_per_worker)
-    made = _made(training, arguments["writer"], ray.train.torch.get_device())
+    try:
+        with together():
+            arguments["driver"].check()
+    except ValueError as error:
+        made = Made(refusal=f"training {training.label}: {error}")
+    else:
+        made = _made(training, arguments["writer"], ray.train.torch.get_device())
     return made if ray.train.get_context().get_world_rank() == 0 else None
 
 

@@ -1,0 +1,82 @@
+"""`jobs/check_cluster.py`: what a cluster file still lacks, whether a recipe fits on it, and what an hour costs."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from retort import loading
+from retort.cluster.demands import demands
+from retort.cluster.nodes import Launch, NodeType, read_launch, told
+from retort.cluster.prices import Prices, hourly, read_prices
+from retort.cluster.room import unmet
+from retort.store.inventory import table
+
+PRICES = Path("cluster/prices.toml")
+
+
+def cluster_commands(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Iterator[str]:
+    """The lines of the check; ends with status 1 where something is empty or has no room."""
+    parser.add_argument("cluster", metavar="FILE", type=Path, help="a file of `ray up`, or a RayCluster manifest")
+    told = "a recipe that is to run there, with its overrides"
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help=told)
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*")
+    told = f"table of dollars an hour, to be edited (default {PRICES})"
+    parser.add_argument("--prices", metavar="TABLE", type=Path, default=PRICES, help=told)
+    given = parser.parse_intermixed_args(arguments)
+    launch, prices = read_launch(given.cluster), read_prices(given.prices)
+    yield from _shown(launch, prices)
+    troubles = [f"still empty: {place}" for place in launch.unfilled]
+    if given.recipe is not None:
+        troubles += yield from _fitted(launch, given.recipe, given.overrides)
+    yield from troubles
+    if troubles:
+        raise SystemExit(1)
+    yield f"{given.cluster}: nothing is empty" + (", and the recipe has room" if given.recipe else "")
+
+
+def _shown(launch: Launch, prices: Prices) -> Iterator[str]:
+    """The node types, and what an hour of them costs."""
+    each = {kind.name: hourly(kind, launch, prices) for kind in launch.types}
+    rows = [
+        [
+            kind.name,
+            kind.instance or "?",
+            "spot" if kind.is_spot else "on demand",
+            f"{kind.least}–{kind.most}",
+            told(kind.resources),
+            _dollars(each[kind.name]),
+        ]
+        for kind in launch.types
+    ]
+    yield from table(["node type", "instance", "market", "machines", "offers", "$/h each"], rows)
+    if launch.provider == "kuberay":
+        yield "an hour costs what the nodes below the pods do, which this manifest does not name"
+        return
+    least = sum(kind.least * (each[kind.name] or 0) for kind in launch.types)
+    most = sum(kind.most * (each[kind.name] or 0) for kind in launch.types)
+    unpriced = [kind.name for kind in launch.types if each[kind.name] is None]
+    beside = f", and {', '.join(unpriced)}, for which the table has no price" if unpriced else ""
+    yield f"an hour: ${_dollars(least)} at rest, ${_dollars(most)} with every machine{beside}"
+
+
+def _fitted(launch: Launch, path: str, overrides: Sequence[str]) -> Iterator[str]:
+    """What a recipe asks for, and where it finds room; returned are the demands that find none."""
+    recipe = loading.load(path, overrides)
+    lacking: list[str] = []
+    for demand in demands(recipe, any(kind.gpus for kind in launch.types)):
+        fitting = [kind for kind in launch.types if kind.fits(demand.bundle)]
+        wanted = demand.bundle.get("GPU", 0)
+        few = [_with_gpus(kind) for kind in launch.types if wanted and kind not in fitting]
+        where = f"on {', '.join(kind.name for kind in fitting)}" if fitting else "nowhere"
+        yield f"{demand.text}: {where}" + (f"; too few GPUs for one: {', '.join(few)}" if few else "")
+        if (line := unmet(demand, launch.types)) is not None:
+            lacking.append(line)
+    return lacking
+
+
+def _with_gpus(kind: NodeType) -> str:
+    return f"{kind.name} ({kind.instance or 'unnamed'}, {kind.gpus:g} GPUs)"
+
+
+def _dollars(amount: float | None) -> str:
+    return "?" if amount is None else f"{amount:,.2f}"

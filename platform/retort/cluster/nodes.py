@@ -1,0 +1,164 @@
+"""Node types: which machines a cluster may start, from the file that it was launched with.
+
+Read are files of `ray up` (aws.yaml, gcp.yaml, local.yaml, or the copy that it leaves on the head) and KubeRay's
+RayCluster and RayJob manifests.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+FILL_IN = "FILL_IN"
+"""Stands in a cluster file wherever its user has something to say."""
+KINDS = ("CPU", "GPU")
+UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Machines of one kind, with what each offers Ray. `most` bounds how many there are at a time."""
+
+    name: str
+    resources: Mapping[str, float]
+    least: int
+    most: int
+    instance: str = ""
+    """What the cloud calls it; empty where the file does not say."""
+    is_spot: bool = False
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one machine."""
+        return self.resources.get("GPU", 0)
+
+    def fits(self, bundle: Mapping[str, float]) -> int:
+        """How many times one machine holds a bundle of resources."""
+        asked = {kind: amount for kind, amount in bundle.items() if amount > 0}
+        if not asked:
+            return 0
+        return min(math.floor(self.resources.get(kind, 0) / amount + 1e-9) for kind, amount in asked.items())
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a cluster was, or is to be, launched with."""
+
+    source: Path
+    provider: str
+    """`aws`, `gcp`, `fake_multinode`, …; `kuberay`."""
+    region: str
+    types: tuple[NodeType, ...]
+    head: str
+    """The name of the head's type."""
+    unfilled: tuple[str, ...]
+    """Dotted names of fields that are still to be filled in."""
+
+
+LAUNCH = TypeAdapter(Launch)
+"""To and from JSON."""
+
+
+def read_launch(path: Path) -> Launch:
+    """The node types of a cluster file.
+
+    Raises:
+        ValueError: it is no cluster file, or a field of it is no number.
+    """
+    try:
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cluster file {path}: {' '.join(str(error).split())}") from error
+    for document in documents:
+        if isinstance(document, dict) and "available_node_types" in document:
+            return _of_launcher(path, document)
+        if isinstance(document, dict) and document.get("kind") in ("RayCluster", "RayJob"):
+            return _of_kuberay(path, document)
+    raise ValueError(
+        f"cluster file {path}: expected a file of `ray up` (available_node_types), or a manifest with a RayCluster"
+    )
+
+
+def _of_launcher(path: Path, document: Mapping[str, Any]) -> Launch:
+    provider = document.get("provider") or {}
+    head, limit = str(document.get("head_node_type")), document.get("max_workers", 2)
+    types: list[NodeType] = []
+    for name, row in document["available_node_types"].items():
+        config = row.get("node_config") or {}
+        is_head = name == head
+        least, most = (1, 1) if is_head else (row.get("min_workers", 0), min(row.get("max_workers", limit), limit))
+        market = config.get("InstanceMarketOptions") or {}
+        scheduling = config.get("scheduling") or {}
+        instance = str(config.get("InstanceType") or config.get("machineType") or "").rsplit("/", 1)[-1]
+        is_spot = market.get("MarketType") == "spot" or scheduling.get("provisioningModel") == "SPOT"
+        resources = _numbers(path, name, row.get("resources") or {})
+        types.append(NodeType(name, resources, least, most, instance, is_spot or bool(scheduling.get("preemptible"))))
+    region = str(provider.get("region", ""))
+    return Launch(path, str(provider.get("type", "")), region, tuple(types), head, tuple(_unfilled(document)))
+
+
+def _of_kuberay(path: Path, document: Mapping[str, Any]) -> Launch:
+    spec = document["spec"]
+    if document["kind"] == "RayJob":
+        spec = spec.get("rayClusterSpec")
+        if spec is None:
+            raise ValueError(f"cluster file {path}: this RayJob joins another cluster; expected that one's manifest")
+    head = _group(path, "head", spec["headGroupSpec"], 1, 1)
+    groups = [
+        _group(path, row["groupName"], row, row.get("minReplicas", 0), row["maxReplicas"] * row.get("numOfHosts", 1))
+        for row in spec.get("workerGroupSpecs", ())
+    ]
+    return Launch(path, "kuberay", "", (head, *groups), "head", tuple(_unfilled(document)))
+
+
+def _group(path: Path, name: str, row: Mapping[str, Any], least: int, most: int) -> NodeType:
+    """What a pod of a group offers: what its start parameters say, or its container may have."""
+    pod = row["template"]["spec"]
+    limits = (pod["containers"][0].get("resources") or {}).get("limits") or {}
+    told, started = dict[str, Any](), row.get("rayStartParams") or {}
+    for kind, limit, parameter in (("CPU", "cpu", "num-cpus"), ("GPU", "nvidia.com/gpu", "num-gpus")):
+        if (amount := started.get(parameter, limits.get(limit))) is not None:
+            told[kind] = amount
+    # Quoted for the shell that starts Ray: '"{\"verifier\": 16}"'.
+    others = str(started.get("resources", "{}")).strip("'\"").replace('\\"', '"')
+    resources = _numbers(path, name, told | json.loads(others))
+    is_spot = any("spot" in str(each).lower() for each in pod.get("tolerations", ()))
+    return NodeType(name, resources, least, most, "", is_spot)
+
+
+def _numbers(path: Path, name: str, resources: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for kind, amount in resources.items():
+        text = str(amount)
+        digits = text.rstrip("".join({letter for unit in UNITS for letter in unit}))
+        unit = text[len(digits) :]
+        try:
+            found[kind] = float(digits) * UNITS[unit]
+        except (ValueError, KeyError):
+            raise ValueError(f"cluster file {path}: {name}: {kind} = {amount!r}; expected a number") from None
+    return found
+
+
+def _unfilled(value: Any, where: str = "") -> Iterator[str]:
+    """Where a user has not filled something in."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _unfilled(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _unfilled(inner, f"{where}[{number}]")
+    elif isinstance(value, str) and FILL_IN in value:
+        yield where
+
+
+def told(resources: Mapping[str, float]) -> str:
+    """Resources in words: `4 CPU, 1 GPU`."""
+    kinds = [*KINDS, *sorted(set(resources) - {*KINDS})]
+    words = [f"{resources[kind]:g} {kind}" for kind in kinds if resources.get(kind, 0) > 0 and ":" not in kind]
+    named = [kind.partition(":")[2] for kind in kinds if kind.startswith("accelerator_type:") and resources.get(kind)]
+    return ", ".join([*words, *named]) or "nothing"
