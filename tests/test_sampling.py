@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -156,6 +157,32 @@ def test_what_a_recording_lacks_is_counted_and_the_rest_is_kept(
     (done,) = sample(model, [(wanted, DISTRIBUTION)], SamplingConfig(), "rec", VerificationConfig())
     assert (done.wanted, done.sampled, done.lacking) == (6, 2, 4)
     assert in_pool(wanted) == 2
+
+
+def test_batches_are_handed_out_without_a_task_of_their_own(store: Store, ray_session: None, tmp_path: Path) -> None:
+    """A task after each would start a worker on every core of a cluster before the first engine is asked."""
+    model = Model("replay", (replay.Config(paths=(str(write_recording(tmp_path / "rec.jsonl", 2)),)),))
+    wanted = plan(problems(40), "cot", model.pool(store, DISTRIBUTION), 2, 96)
+    batches = order({0: wanted}, everywhere(wanted), VerificationConfig(), actors=1).batches
+    before = tasks()
+    sample(model, [(wanted, DISTRIBUTION)], SamplingConfig(), "rec", VerificationConfig())
+    deadline = time.monotonic() + 30
+    while (tasks() - before)[ANSWER] < len(batches) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1.5)  # every process tells of its tasks once a second
+    new = tasks() - before
+    assert new[ANSWER] == len(batches) > 8
+    assert [name for name in new if "." not in name] == [], "tasks that are no method of an actor"
+
+
+ANSWER = "task::MapWorker(MapBatches(SampleBatches)).submit"
+
+
+def tasks() -> Counter[str]:
+    """How often each task has run so far; those of an actor have its name and a dot before theirs."""
+    import ray
+
+    return Counter(event["cat"] for event in ray.timeline() or () if event["cat"].startswith("task::"))
 
 
 def test_a_plan_that_is_already_sampled_starts_nothing(store: Store) -> None:

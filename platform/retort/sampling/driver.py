@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
-
 from retort import prompts, rollouts
 from retort.cluster import live
 from retort.cluster.room import Demand
@@ -243,12 +241,14 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
     logger.info("sampling %s: starting %d x %d engine(s) %s", settings.label, actors, len(model.configs), model.engine)
     fills = math.ceil(first.capacity / ordered.batch_chains)
     in_flight = max(1, min(STRAGGLERS * fills, math.ceil(len(ordered.batches) / actors)))
-    blocks: list[Any] = [ray.put(_table(batch)) for batch in ordered.batches]
+    rows = [_row(batch) for batch in ordered.batches]
     asked = replace(model.demands(f"sampling {settings.label}", has_gpus)[0], count=actors)
     with live.Waiting(asked):
+        # A block each: Ray Data wants to know how many rows go to a GPU at a time, and would join smaller blocks to as
+        # many. Not `from_arrow_refs`, which sends a task after each to ask what it holds, and starts workers for that.
         # Once all batches are handed out, Ray Data releases an actor as soon as it has none left.
         yield from (
-            ray.data.from_arrow_refs(blocks)
+            ray.data.from_items(rows, override_num_blocks=len(rows))
             .map_batches(
                 SampleBatches,
                 batch_size=1,
@@ -265,6 +265,6 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
         )
 
 
-def _table(batch: Batch) -> pa.Table:
-    """One row: Ray Data wants to know how many rows go to a GPU at a time, and would join smaller blocks to as many."""
-    return pa.table({"plan": [batch.plan], "orders": [[each.to_json() for each in batch.orders]]})
+def _row(batch: Batch) -> dict[str, Any]:
+    """What an actor is handed."""
+    return {"plan": batch.plan, "orders": [each.to_json() for each in batch.orders]}
