@@ -10,6 +10,8 @@ from retort.store.claims import Session
 
 logger = logging.getLogger(__name__)
 REPORT_EVERY_S = 5.0
+READS_PER_S = 10.0
+"""Signs of life that are read a second, at most: with a thousand actors there is a line every 100 s."""
 
 
 class Progress:
@@ -18,6 +20,7 @@ class Progress:
     def __init__(self, session: Session, total: int, label: str) -> None:
         self._session, self._total, self._label = session, total, label
         self._seen: dict[str, dict[str, int]] = {}
+        self._num_read = 0
         self._before = self._counts()
         self._first: tuple[float, int, int] | None = None
         self._is_over = threading.Event()
@@ -33,7 +36,7 @@ class Progress:
 
     def _run(self) -> None:
         said = 0
-        while not self._is_over.wait(REPORT_EVERY_S):
+        while not self._is_over.wait(max(REPORT_EVERY_S, self._num_read / READS_PER_S)):
             try:
                 counts = self._counts()
             except OSError:  # a store that is away; who writes to it says so
@@ -59,7 +62,9 @@ class Progress:
         return f"{done}/{self._total} chains{share}, {(tokens - first_tokens) / seconds:.0f} tokens/s{left}"
 
     def _counts(self) -> dict[str, int]:
-        for member in self._session.members():
+        members = self._session.members()
+        self._num_read = len(members)
+        for member in members:
             # Also of those that have left since.
             self._seen[f"{member['hostname']}/{member['pid']}"] = member["progress"]
         totals: Counter[str] = Counter()
