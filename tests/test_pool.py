@@ -22,10 +22,10 @@ from retort.cluster.skew import installed
 from retort.records import SCHEMA_VERSION, Chain, FinishReason, Problem, Request, Verdict, to_table
 from retort.rollouts import Rollout
 from retort.store import Object, Store, open_store
-from retort.store.artifacts import Address, Writer, parquet_bytes
+from retort.store.artifacts import Address, File, Writer, parquet_bytes
 from retort.store.compaction import compact
 from retort.store.local import LocalStore
-from retort.store.plan import Gap, Plan, PlannedPrompt, distinct, seed
+from retort.store.plan import Gap, Plan, PlannedPrompt, distinct, seed, shares
 from retort.store.pool import Key, Pool, answers, content_hash, open_pool, partition_of, pools, rows_digest
 from retort.store.reading import MERGED, SMALL_BYTES, segment_name
 from retort.tasks import arithmetic
@@ -317,7 +317,7 @@ def test_problems_that_ask_the_same_share_their_chains(pool: Pool, store: Store)
     assert missing(wanted) == []
     (partition,) = wanted.partitions
     writer = Writer(store, Address("verdicts", 1, {}, {}))
-    row = {"plan": 0, "partition": partition, "prompts": [prompt.as_row() for prompt in wanted.prompts]}
+    row = {"plan": 0, "partition": partition, "share": 0, "prompts": [prompt.as_row() for prompt in wanted.prompts]}
     verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig(), installed())
     (key,) = store.keys(writer.address.prefix)
     file = writer.put("again", store.get(key))
@@ -325,6 +325,33 @@ def test_problems_that_ask_the_same_share_their_chains(pool: Pool, store: Store)
     assert [(verdict.problem_id, verdict.index, verdict.gold) for verdict in verdicts] == [
         (problem.id, index, problem.answer) for problem in (one, two) for index in range(3)
     ]
+
+
+def test_a_partition_that_is_verified_in_shares_has_the_same_verdicts(pool: Pool, store: Store):
+    asked = problems(200)
+    asked += [replace(each, id=f"copy/{each.id}", task="copy", answer="0") for each in asked[:100]]
+    wanted = plan(asked, "cot", pool, 3, 16)
+    answer_all(wanted)
+    partition, prompts = max(wanted.partitions.items(), key=lambda item: len(item[1]))
+    together, apart = shares(prompts, 10**6), shares(prompts, 12)
+    assert together == [prompts]
+    assert len(apart) > 2
+    assert max(sum(each.num_chains for each in distinct(share)) for share in apart) == 12
+    hashes = [{prompt.prompt_hash for prompt in share} for share in apart]
+    assert sum(map(len, hashes)) == len(set().union(*hashes)), "problems that ask the same are in one share"
+    found: list[list[Verdict]] = []
+    for made in (together, apart):
+        writer = Writer(store, Address("verdicts", 1, {"shares": len(made)}, {}))
+        files: list[File] = []
+        for number, share in enumerate(made):
+            rows = [prompt.as_row() for prompt in share]
+            row = {"plan": 0, "partition": partition, "share": number, "prompts": rows}
+            done = verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
+            assert (done["gone"], done["chains"]) == (0, sum(each.num_chains for each in distinct(share)))
+            files += [File(**file) for file in json.loads(done["files"])]
+        found.append(sorted(writer.commit(files, {}).records(Verdict), key=lambda each: (each.problem_id, each.index)))
+    assert found[0] == found[1]
+    assert len(found[0]) == 3 * len(prompts)
 
 
 def test_a_batch_that_is_tried_again_finds_what_is_durable(any_pool: Pool):

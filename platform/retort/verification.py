@@ -27,7 +27,7 @@ from retort.solvers.zygote import Limits, Sandbox
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
-from retort.store.plan import Plan, PlannedPrompt, Until, distinct, wanted_keys
+from retort.store.plan import Plan, PlannedPrompt, Until, distinct, shares, wanted_keys
 from retort.store.pool import rows_digest
 from retort.thoughts import THOUGHTS
 
@@ -36,6 +36,9 @@ VERSION = 3
 LIBRARIES = ("sympy", "math-verify", "numpy")
 """What computes within the sandbox, beside Python itself."""
 REPORT_EVERY_S = 5.0
+CHAINS_AT_ONCE = 100_000
+"""Chains that a task holds, with their verdicts: 0.5 GB where each has 700 characters. A larger partition is read in
+several tasks, each of which reads through all of its segments."""
 ACCEPTED = ("correct", "unlabelled")
 """Reasons of chains that count as accepted while they are sampled: `unlabelled` where there is no gold answer."""
 
@@ -171,11 +174,11 @@ def drawn(prompts: list[PlannedPrompt], verdicts: Iterable[Verdict], until: Unti
 def verify_partition(
     row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig, driver: Installed
 ) -> dict[str, Any]:
-    """Read one partition's chains of one plan from the pool, write their verdicts as one file of the plan's artifact.
+    """Read what a share of a partition's prompts wants of the pool, write verdicts as one file of the plan's artifact.
 
-    `{plan, partition, prompts}` in; the files, a digest of the rows read, counts of reasons and of chains that are
-    `gone` (wanted, and not in the pool) out. `plans` holds each plan without its prompts, its model's id, its writer.
-    Under `until_correct` a second file lists the keys used: how many chains of each prompt.
+    `{plan, partition, share, prompts}` in; the files, a digest of the rows read, counts of reasons and of chains that
+    are `gone` (wanted, and not in the pool) out. `plans` holds each plan without its prompts, its model's id, its
+    writer. Under `until_correct` a second file lists the keys used: how many chains of each prompt.
 
     Raises:
         ValueError: this machine has other versions than the `driver`, by which the artifact is addressed.
@@ -196,7 +199,7 @@ def verify_partition(
         chains = [chain for chain in chains if chain.index < lengths[chain.prompt_hash]]
     read = rows_digest(chains)
     # The pool may have grown before a retry: what was read is in the name, so that rows and counts stay together.
-    name = f"{row['partition']}-{read[:8]}"
+    name = f"{row['partition']}{row['share'] or ''}-{read[:8]}"
     files = [writer.put_records(f"part-{name}.parquet", Verdict, verdicts)]
     if lengths:
         files.append(_put_lengths(writer, f"drawn-{name}.jsonl", lengths))
@@ -281,9 +284,10 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
 
     writers = [Writer(store, address(plan, config)) for plan in plans]
     rows = [
-        {"plan": number, "partition": partition, "prompts": [prompt.as_row() for prompt in prompts]}
+        {"plan": number, "partition": partition, "share": place, "prompts": [prompt.as_row() for prompt in share]}
         for number, plan in enumerate(plans)
         for partition, prompts in plan.partitions.items()
+        for place, share in enumerate(shares(prompts, CHAINS_AT_ONCE))
     ]
     work = [(plan.without_prompts(), model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))

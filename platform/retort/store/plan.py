@@ -145,6 +145,23 @@ def distinct(prompts: list[PlannedPrompt]) -> list[PlannedPrompt]:
     )
 
 
+def shares(prompts: Iterable[PlannedPrompt], most: int) -> list[list[PlannedPrompt]]:
+    """The prompts of a partition, in order, in shares of about so many chains at most; same prompts stay together."""
+    share_of: dict[str, int] = {}
+    made: list[list[PlannedPrompt]] = []
+    num_chains = 0
+    for prompt in prompts:
+        place = share_of.get(prompt.prompt_hash)
+        if place is None:
+            if not made or num_chains + prompt.num_chains > most:
+                made.append([])
+                num_chains = 0
+            num_chains += prompt.num_chains
+            place = share_of[prompt.prompt_hash] = len(made) - 1
+        made[place].append(prompt)
+    return made
+
+
 def united(plans: Iterable[Plan]) -> list[Plan]:
     """One plan for each pool, with the prompts of all that ask it: what several of them want is wanted once."""
     of_pool: dict[str, list[Plan]] = defaultdict(list)
