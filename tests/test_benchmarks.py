@@ -69,6 +69,45 @@ def test_requests_to_s3_are_counted_by_phase(tmp_path: Path) -> None:
     assert whole["compaction"]["LIST segments"] == 16
 
 
+def test_a_small_cluster_is_simulated_and_all_its_chains_are_there(tmp_path: Path) -> None:
+    rows = run("scale", tmp_path, "--chains", "64", "--actors", "1", "--chains-per-s", "2000")
+    found = {row["name"].removeprefix("scale: "): row["ratio"] for row in rows}
+    segments = [
+        round(found[name] * 64e-6) for name in ("segments per million chains", "PUT segments per million chains")
+    ]
+    assert segments[0] == segments[1]
+    assert 1 <= segments[0] <= 16
+    assert 0 < found["seconds of the longest chain"] < found["seconds"]
+    assert found["seconds"] > found["seconds of the tail, the last 1 % of the chains"] >= 0
+    assert 0 < found["driver's CPU s"] < found["seconds"] * 2
+    assert rows[0]["runs"][0]["roles"]["actors"]["processes"] == 1
+
+
+def test_idle_engines_are_told_from_busy_ones(workload: ModuleType) -> None:
+    bench = importlib.import_module("bench_scale")
+    engines = [[(0.0, 10.0)], [(0.0, 4.0), (2.0, 5.0)], [(8.0, 9.0)]]
+    assert bench.idle_share(engines, 0.0, 10.0) == pytest.approx((0 + 5 + 9) / 30)
+    assert bench.idle_share(engines, 5.0, 10.0) == pytest.approx((0 + 5 + 4) / 15)
+
+
+def test_requests_are_counted_as_s3_would(workload: ModuleType, tmp_path: Path) -> None:
+    counting = importlib.import_module("counting")
+    store = counting.CountingStore(open_store(str(tmp_path / "store")), str(tmp_path / "counters"))
+    store.put("pools/p/segments/a/0000", b"xyz")
+    for number in range(1, 1001):
+        (tmp_path / "store" / f"pools/p/segments/a/{number:04d}").write_bytes(b"xy")
+    assert len(store.keys("pools/p/segments/a/")) == 1001
+    assert store.get("pools/p/segments/a/0007") == b"xy"
+    (counts,) = store.counts().values()
+    assert {name: count for name, count in counts.items() if count} == {
+        "PUT segments": 1,
+        "LIST segments": 2,
+        "GET segments": 1,
+        "B sent": 3,
+        "B received": 2,
+    }
+
+
 @pytest.mark.slow
 def test_shared_prefills_compute_fewer_tokens(tmp_path: Path) -> None:
     rows = run("prefill", tmp_path, "--rounds", "1", "--problems", "1", "--hidden-size", "64")

@@ -346,7 +346,7 @@ def test_a_partition_that_is_verified_in_shares_has_the_same_verdicts(pool: Pool
         for number, share in enumerate(made):
             rows = [prompt.as_row() for prompt in share]
             row = {"plan": 0, "partition": partition, "share": number, "prompts": rows}
-            done = verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
+            done = verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig(), installed())
             assert (done["gone"], done["chains"]) == (0, sum(each.num_chains for each in distinct(share)))
             files += [File(**file) for file in json.loads(done["files"])]
         found.append(sorted(writer.commit(files, {}).records(Verdict), key=lambda each: (each.problem_id, each.index)))
