@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from retort.metrics import SamplerMetrics, SweepMetrics
+from retort.metrics import SamplerMetrics, SweepMetrics, TrainingMetrics
 from test_metrics import CONFIG, OPENER, PROMETHEUS, ended, until
 
 BOARD: dict[str, Any] = json.loads((Path(__file__).parent.parent / "cluster/grafana/retort.json").read_text())
@@ -27,6 +27,7 @@ VARIABLES: dict[str, dict[str, Any]] = {each["name"]: each for each in BOARD["te
 KINDS = {"row", "stat", "timeseries", "bargauge"}
 LABELS = {
     "model": ("tiny", "large"),
+    "student": ("cot", "label-only"),
     "sweep": ("small",),
     "trial": ("3fa94c", "a001b2"),
     "state": ("running", "finished", "stopped", "failed"),
@@ -36,8 +37,10 @@ LABELS = {
 
 def metrics() -> dict[str, tuple[str, ...]]:
     """Every metric of the package, by the name that Prometheus sees, with its labels."""
-    sampler, sweep = SamplerMetrics("tiny"), SweepMetrics("small")
-    made = [*sampler._counters.values(), *sampler._gauges.values(), *sweep._gauges.values()]
+    sampler, sweep, training = SamplerMetrics("tiny"), SweepMetrics("small"), TrainingMetrics("cot", steps=8)
+    training.close()
+    counters = [*sampler._counters.values(), *training._counters.values()]
+    made = [*counters, *sampler._gauges.values(), *sweep._gauges.values(), *training._gauges.values()]
     return {f"ray_{each.info['name']}": tuple(each.info["tag_keys"]) for each in made}
 
 
@@ -144,12 +147,18 @@ def test_figures_are_what_their_titles_say(prometheus: str) -> None:
     assert ask(prometheus, shown["Accepted"]) == [({}, 0.5)]
     assert ask(prometheus, shown["Best value"]) == [({"sweep": "small"}, 0.5)]
     assert ask(prometheus, shown["Engines busy"]) == [({}, 0.375)]
+    assert ask(prometheus, shown["Done"]) == [({"student": "cot"}, 1.0), ({"student": "label-only"}, 1.0)]
+    assert ask(prometheus, shown["Dev accuracy"], student="label-only") == [({"student": "label-only"}, 0.25)]
     # 40 more in each of two scrapes a second, of each of two models.
     until(lambda: round(ask(prometheus, shown["Chains a second"])[0][1] / 10), 8)
 
 
 def test_variables_list_what_there_is_and_choose_among_it(prometheus: str) -> None:
-    for name, expected in (("model", {"tiny", "large"}), ("sweep", {"small"})):
+    for name, expected in (
+        ("model", {"tiny", "large"}),
+        ("student", {"cot", "label-only"}),
+        ("sweep", {"small"}),
+    ):
         match = re.fullmatch(r"label_values\((\w+), (\w+)\)", VARIABLES[name]["query"]["query"])
         assert match is not None
         assert set(get(prometheus, f"label/{match[2]}/values", **{"match[]": match[1]})) == expected
@@ -158,6 +167,11 @@ def test_variables_list_what_there_is_and_choose_among_it(prometheus: str) -> No
     for expr in chosen:
         assert ask(prometheus, expr, model="tiny|none")
         assert ask(prometheus, expr, model="none") == []
+    of_students = [target["expr"] for target in TARGETS if "ray_retort_training" in target["expr"]]
+    assert len(of_students) > 12
+    for expr in of_students:
+        (found,) = ask(prometheus, expr, student="label-only")
+        assert found[0] == {"student": "label-only"}
 
 
 def test_the_board_can_be_imported_where_any_prometheus_is_its_source() -> None:
@@ -169,7 +183,7 @@ def test_the_board_can_be_imported_where_any_prometheus_is_its_source() -> None:
     assert all(each["datasource"] == source for each in (*shown, *TARGETS, *variables))
     assert {panel["type"] for panel in PANELS} == KINDS
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
-    assert [panel["title"] for panel in PANELS if panel["type"] == "row"] == ["Sampling", "Sweep", "Nodes"]
+    assert [panel["title"] for panel in PANELS if panel["type"] == "row"] == ["Sampling", "Training", "Sweep", "Nodes"]
 
 
 def test_panels_fill_the_grid_and_none_lies_on_another() -> None:

@@ -1,6 +1,7 @@
 """The jobs as users start them: on this machine, and submitted to a head node that has no `retort` installed."""
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -63,6 +64,8 @@ def test_a_recording_of_nothing_ends_in_one_line(recipe_file: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("sampling rec, cot: the recording holds none of the 192")
+    status = job("status", str(recipe_file.parent / "store")).stdout
+    assert re.search(r"test \(curate\) failed at .*: sampling rec, cot: the recording holds none of the 192", status)
 
 
 def test_single_stages_end_with_their_artifact_and_are_found_the_second_time(recipe_file: Path) -> None:
@@ -76,6 +79,12 @@ def test_single_stages_end_with_their_artifact_and_are_found_the_second_time(rec
     assert second.stdout.strip().splitlines()[-1] == last
     assert "to sample" not in second.stderr
     assert "selection:" not in second.stderr
+    told = json.loads(job("status", str(recipe_file.parent / "store"), "--json").stdout)
+    made = {(run["state"], stage["stage"], stage["is_made"]) for run in told["runs"] for stage in run["stages"]}
+    stages = ("problems", "sampling", "verdicts", "corpus")
+    assert made == {("ended", stage, is_made) for stage in stages for is_made in (True, False)}
+    assert [run["cost"].get("rec", {}).get("sampled") for run in told["runs"]] == [None, 192]
+    assert all(re.fullmatch("[0-9a-f]{8}", run["ray_job"]) for run in told["runs"])
 
 
 def free_port() -> int:

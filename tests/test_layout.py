@@ -22,11 +22,11 @@ PACKAGE = ROOT / "platform" / "retort"
 # A module imports from lower layers and, without cycles, from its own. A name stands for the modules below it too;
 # the longest that fits decides.
 LAYERS: list[set[str]] = [
-    {"records", "answers", "prompts"},
+    {"records", "answers", "prompts", "logs"},
     {"store", "cluster"},
     {"tasks", "thoughts", "solvers", "engines"},
     {"rollouts", "asking", "combining", "intervals", "questions", "overlap", "owned", "metrics"},
-    {"verification"},
+    {"verification", "journal", "instances"},
     {"sampling", "selection"},
     {"evaluation"},
     {"training", "sweep.config"},
@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {"planning", "importing", "cluster.demands"},
     {"pipeline", "sweep", "report"},
     {"command", "upkeep", "publishing", "cluster.check"},
+    {"status"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 

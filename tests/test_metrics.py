@@ -19,7 +19,16 @@ from typing import Any
 import psutil
 import pytest
 
-from retort.metrics import COUNTERS, GAUGES, SWEEP_GAUGES, SamplerMetrics, summary_line, together
+from retort.metrics import (
+    COUNTERS,
+    GAUGES,
+    SWEEP_GAUGES,
+    TRAINING_COUNTERS,
+    TRAINING_GAUGES,
+    SamplerMetrics,
+    summary_line,
+    together,
+)
 
 PROMETHEUS = os.environ.get("RETORT_PROMETHEUS", "/usr/bin/prometheus")
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -30,12 +39,27 @@ scrape_configs:
   - job_name: ray
     static_configs: [{{targets: ["{target}"]}}]
 """
-# Two actors sample `tiny` and one `large`; told to go on, it kills the second of `tiny` and samples once more.
+# Two actors sample `tiny` and one `large`; told to go on, it kills the second of `tiny` and samples once more. Another
+# is the first worker of a training on a CPU, which has died before and measures no accuracy.
 DRIVER = """\
 import json, os, signal, sys
 import ray
 from retort.metrics import SamplerMetrics, SweepMetrics
 from retort.records import Chain
+from retort.training.config import TrainingConfig
+from retort.training.progress import StepMetrics
+from retort.training.telling import Teller
+
+@ray.remote(num_cpus=0)
+class Worker:
+    def train(self, is_first):
+        config = TrainingConfig(steps=8, batch_examples=2, learning_rate=0.5)
+        self.teller = Teller(config, "cot" if is_first else "other", is_first, tells_tune=False)
+        self.teller.went_on()
+        for step, dev_loss in ((6, 3.5), (7, None)):
+            row = StepMetrics(step, 0.25 * step, dev_loss, None, 0.5, 1.0, 10, 30, 25, 0.125, None, 4096, 0.1)
+            self.teller.see(row)
+            self.teller.saved()
 
 @ray.remote(num_cpus=0)
 class Sampler:
@@ -64,6 +88,8 @@ tiny, doomed, large = (Sampler.remote(model) for model in ("tiny", "tiny", "larg
 ray.get(tiny.sample.remote([(30, 40, True), (30, 50, False), (0, 0, False)]))
 pid = ray.get(doomed.sample.remote([(20, 10, True)]))
 ray.get([large.sample.remote([(100, 200, False)]), large.fail.remote()])
+workers = [Worker.remote(), Worker.remote()]
+ray.get([worker.train.remote(number == 0) for number, worker in enumerate(workers)])
 sweep = SweepMetrics("small")
 sweep.measured("3fa94c", 4, 0.5)
 sweep.ended("a001b2", 0.25)
@@ -183,6 +209,14 @@ def test_prometheus_reads_what_the_actors_of_each_model_counted(scraped: Scraped
     until(lambda: scraped.by_model("avg by (model) (ray_retort_busy_share)"), {"tiny": 0.75, "large": 0.75})
 
 
+def test_prometheus_reads_how_far_a_training_is_from_its_first_worker(scraped: Scraped) -> None:
+    gauges = {"loss": 1.75, "dev_loss": 3.5, "step": 7, "steps": 8, "learning_rate": 0.5, "padding_share": 0.125}
+    shown = {**gauges, "memory_bytes": 4096, "example_tokens_total": 60, "states_total": 2, "restarts_total": 1}
+    for name, value in shown.items():
+        query = f"max by (student) (ray_retort_training_{name})"
+        until(lambda query=query: scraped.series(query), [({"student": "cot"}, value)])
+
+
 def test_prometheus_reads_how_the_trials_of_a_sweep_stand(scraped: Scraped) -> None:
     states = {"running": 1.0, "finished": 2.0, "stopped": 0.0, "failed": 0.0}
     until(lambda: {one["state"]: value for one, value in scraped.series('ray_retort_trials{sweep="small"}')}, states)
@@ -198,10 +232,12 @@ def test_no_series_is_there_for_anything_but_models_and_processes(scraped: Scrap
         *COUNTERS,
         *GAUGES,
         *SWEEP_GAUGES,
-    }
+        *TRAINING_COUNTERS,
+        *TRAINING_GAUGES,
+    } - {"training_mfu", "training_dev_accuracy"}, "a CPU has no MFU, and dev problems were not asked"
     rays_own = {"__name__", "instance", "job", "Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
     others = {label for labels, _ in found for label in labels if not label.startswith("otel_scope_")} - rays_own
-    assert others == {"model", "sweep", "state", "trial"}
+    assert others == {"model", "student", "sweep", "state", "trial"}
 
 
 def test_what_a_killed_actor_counted_stays(scraped: Scraped) -> None:

@@ -6,17 +6,17 @@ Wrong input ends with exit status 2 and one line, before Ray starts.
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from retort import loading, pipeline, run
+from retort import loading, logs, pipeline, run
 from retort.cluster import live
 from retort.cluster.demands import forecast
 from retort.cluster.nodes import read_launch
 from retort.config import Recipe
+from retort.journal import Journal
 from retort.store import Store, open_store
 from retort.store.artifacts import Artifact
 from retort.store.claims import present
@@ -56,10 +56,10 @@ def main(description: str | None, work: Work) -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.cluster and not arguments.dry_run:
         parser.error("--cluster goes with --dry-run; to run on a cluster, submit the job to it")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, each time
     try:
+        logs.configure(logs.asked_for())
         recipe = loading.load(arguments.recipe, arguments.overrides)
+        logs.configure(replace(logs.current(), run=recipe.name))
         store = open_store(recipe.store)
         if arguments.dry_run:
             launched = read_launch(arguments.cluster) if arguments.cluster else live.launch()
@@ -67,16 +67,26 @@ def main(description: str | None, work: Work) -> None:
             print("\n".join([*work.dry_run(recipe, store), *machines]), flush=True)
             # Not `return`: threads of native libraries, which have nothing left to do, may abort a normal exit.
             os._exit(0)
-        work.prepare(recipe, store)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        logs.refuse(error)
         raise SystemExit(2) from None
+    artifact = _carry_out(work, recipe, store)
+    if artifact.manifest["stage"] == "report":
+        print(f"report: {artifact.directory()}/index.html")
+    print(f"artifact: {artifact.uri}")
+
+
+def _carry_out(work: Work, recipe: Recipe, store: Store) -> Artifact:
+    """Do it, seen by others and written down; what goes wrong before Ray has started is the user's, with status 2."""
+    status = 2
     try:
-        start_ray(store)
-        with present(store):
-            artifact = work.carry_out(recipe, store)
+        with present(store), Journal(store, recipe.name, logs.current().job) as journal:
+            work.prepare(recipe, store)
+            journal.ray_job = start_ray(store)
+            status = 1
+            return work.carry_out(recipe, store)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        logs.refuse("interrupted; the same command goes on from here")
         raise SystemExit(130) from None
     except (ValueError, OSError, ImportError) as error:
         # Ray wraps what a task raises. Subclasses of ValueError are libraries' own, and so bugs.
@@ -84,19 +94,18 @@ def main(description: str | None, work: Work) -> None:
         if isinstance(cause, ValueError) and type(cause) is not ValueError:
             raise
         logger.debug("where it came from:", exc_info=True)
-        print(cause, file=sys.stderr)
-        raise SystemExit(1) from None
-    if artifact.manifest["stage"] == "report":
-        print(f"report: {artifact.directory()}/index.html")
-    print(f"artifact: {artifact.uri}")
+        logs.refuse(cause)
+        raise SystemExit(status) from None
 
 
-def start_ray(store: Store) -> None:
-    """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start Ray on this machine.
+def start_ray(store: Store) -> str:
+    """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start Ray on this machine; its id of us.
 
     Raises:
-        SystemExit: a store that only this machine can reach, on a cluster of several.
+        ValueError: a store that only this machine can reach, on a cluster of several.
     """
+    if logs.current().is_json:  # Ray would put names before the lines of workers, and words behind those that repeat
+        os.environ |= {"RAY_DISABLE_WORKER_LOG_PREFIX": "1", "RAY_DEDUP_LOGS": "0"}
     import ray
 
     address, environment = os.environ.get("RAY_ADDRESS"), live.for_workers()
@@ -109,10 +118,9 @@ def start_ray(store: Store) -> None:
     if context.dashboard_url:
         logger.info("Ray's dashboard: http://%s", context.dashboard_url)
     if store.is_local and live.has_other_machines():
-        print(
+        raise ValueError(
             f"store {store.uri}: only one of the cluster's machines can reach it; expected one that all can: "
-            f'store = "s3://…" in the recipe, or as an override',
-            file=sys.stderr,
+            f'store = "s3://…" in the recipe, or as an override'
         )
-        raise SystemExit(2)
     pipeline.quieten_data()
+    return ray.get_runtime_context().get_job_id()

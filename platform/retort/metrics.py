@@ -1,4 +1,4 @@
-"""What sampling shows of itself: counters and gauges for Prometheus while it runs, one line of figures at its end.
+"""What sampling, training and sweeps show of themselves: counters and gauges for Prometheus while they run.
 
 Ray's agent on each node serves the metrics of that node's actors (`MetricsExportPort` of `ray.nodes()`, no token asked)
 and puts `ray_` before their names. As Prometheus sees them:
@@ -9,15 +9,26 @@ and puts `ray_` before their names. As Prometheus sees them:
     ray_retort_output_tokens_total     ray_retort_stalls_total
                                        ray_retort_retries_total
 
-The driver of a sweep sets `ray_retort_trials` (labels `sweep`, `state`), and of each trial `ray_retort_trial_value`,
-`_step` and `_dev_loss` (labels `sweep`, `trial`). The others have the label `model`, and all have Ray's own
-(`WorkerId`, `NodeAddress`, `SessionName` and others), so that a board adds up actors: `sum by (model)
-(rate(ray_retort_output_tokens_total[1m]))`, `avg by (model) (ray_retort_busy_share)`. A counter is there from its first
+    ray_retort_training_loss          ray_retort_training_step             ray_retort_training_memory_bytes
+    ray_retort_training_dev_loss      ray_retort_training_steps            ray_retort_training_mfu (on GPUs)
+    ray_retort_training_dev_accuracy  ray_retort_training_learning_rate    ray_retort_training_example_tokens_total
+    ray_retort_training_restarts_total  ray_retort_training_padding_share  ray_retort_training_states_total
+
+The first worker of a training sets these, with the label `student`, the name of its checkpoint; trainings of a sweep's
+trials bear one student's name. The driver of a sweep sets `ray_retort_trials` (labels `sweep`, `state`), and of each
+trial `ray_retort_trial_value`, `_step` and `_dev_loss` (labels `sweep`, `trial`). What sampling counts has the label
+`model`, and all have Ray's own (`WorkerId`, `NodeAddress`, `SessionName` and others), so that a board adds up actors:
+`sum by (model) (rate(ray_retort_output_tokens_total[1m]))`, `avg by (model) (ray_retort_busy_share)`, and takes of a
+student the largest: `max by (student) (ray_retort_training_step)`. A counter is there from its first
 event on, and stays when its actor is gone. What an actor counted reaches the agent every 10 s (Ray's
 `metrics_report_interval_ms`), and what a killed one counted since is lost here; the pool has it.
 """
 
+import sys
+import threading
+from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from retort.records import Chain
 
@@ -36,12 +47,30 @@ GAUGES = {
     "open_requests": "Requests that an engine has been handed and has not answered.",
     "busy_share": "Share of the time an engine has been up in which it had a request open, from 0 to 1.",
 }
+TRAINING_COUNTERS = {
+    "training_example_tokens": "Tokens of the examples learned from, each with its prompt, however it was computed.",
+    "training_states": "States saved, from which a training goes on if it dies.",
+    "training_restarts": "Trainings that went on from a saved state, each time after they had died.",
+}
+TRAINING_GAUGES = {
+    "training_loss": "Loss of the last step, in nats per target token.",
+    "training_dev_loss": "Last loss on dev examples.",
+    "training_dev_accuracy": "Last share of dev problems answered right, from 0 to 1.",
+    "training_step": "Steps taken.",
+    "training_steps": "Steps that there are to be, unless it ends early.",
+    "training_learning_rate": "Learning rate of the last step.",
+    "training_padding_share": "Share of the positions of the last step that were padding, from 0 to 1.",
+    "training_memory_bytes": "The most memory that the first worker has used so far.",
+    "training_mfu": "Share of the GPUs' peak that the last step's products come to, from 0 to 1.",
+}
 SWEEP_GAUGES = {
     "trials": "Trials of a sweep by state.",
     "trial_value": "Accuracy of a trial that has finished.",
     "trial_step": "Step of the last dev loss of a trial.",
     "trial_dev_loss": "Last dev loss of a trial.",
 }
+GAUGES_EVERY_S = 5.0
+"""Between two settings of the gauges of a training: Ray shows one for 20 s after it was set."""
 OF_SESSION = ("seconds", "sampling_s", "engine_s", "busy_s", "engine_starts", "stalls", "replacements")
 """Figures of the session in which several plans of one model were sampled: each plan's stats have them in full."""
 
@@ -95,6 +124,71 @@ class SamplerMetrics:
     def _add(self, name: str, number: int = 1) -> None:
         if number:  # Ray refuses to add nothing
             self._counters[name].inc(number)
+
+
+class TrainingMetrics:
+    """The metrics of one training, which its first worker sets; `student` is the name of its checkpoint.
+
+    A thread sets them every few seconds: a step may take 5 ms, or minutes after which Ray would have forgotten a gauge.
+    """
+
+    def __init__(self, student: str, steps: int) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        keys, tags = ("student",), {"student": student}
+        self._counters = {
+            name: Counter(f"retort_{name}_total", text, keys).set_default_tags(tags)
+            for name, text in TRAINING_COUNTERS.items()
+        }
+        self._gauges = {
+            name: Gauge(f"retort_{name}", text, keys).set_default_tags(tags) for name, text in TRAINING_GAUGES.items()
+        }
+        self._values: dict[str, float] = {"training_steps": steps}
+        self._counts: Counts[str] = Counts()
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="training-metrics", daemon=True)
+        self._thread.start()
+
+    def saw(self, values: Mapping[str, float | None], example_tokens: int) -> None:
+        """A step was taken; what is None stays as it was last known."""
+        with self._lock:
+            self._values |= {f"training_{name}": value for name, value in values.items() if value is not None}
+            self._counts["training_example_tokens"] += example_tokens
+
+    def saved(self) -> None:
+        """A state was saved."""
+        with self._lock:
+            self._counts["training_states"] += 1
+
+    def went_on(self) -> None:
+        """The training goes on from a state."""
+        with self._lock:
+            self._counts["training_restarts"] += 1
+
+    def close(self) -> None:
+        """Tell the last of it."""
+        self._is_over.set()
+        self._thread.join()
+        self._tell()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(GAUGES_EVERY_S):
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            values, counts, self._counts = dict(self._values), self._counts, Counts()
+        for name, value in values.items():
+            self._gauges[name].set(value)
+        for name, number in counts.items():
+            self._counters[name].inc(number)
+
+
+def runs_ray() -> bool:
+    """Whether this process is one of Ray's, or its driver; Ray is not imported for that."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 class SweepMetrics:

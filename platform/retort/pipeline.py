@@ -211,7 +211,7 @@ def judge(
     lacking = {key: plan for key, plan in plans.items() if not _is_judged(run, plan[0])}
     not_given = 0
     if lacking:
-        writers = [Writer(run.store, _address(plan)) for plan, _ in lacking.values()]
+        writers = [Writer(run.store, _address(plan), f"{name}/{key}") for key, (plan, _) in lacking.items()]
         summaries = sample(model, list(lacking.values()), run.recipe.sampling, name, config, left)
         _check_complete(run, name, dict(zip(lacking, summaries, strict=True)))
         not_given = sum(summary.lacking for summary in summaries)

@@ -12,6 +12,7 @@ from retort.config import Corpus, Recipe, Student, Teacher
 from retort.engines import models
 from retort.engines.interface import ModelConfig
 from retort.engines.local import LocalModelConfig
+from retort.logs import event
 from retort.records import Problem
 from retort.selection import label
 from retort.store import Store
@@ -32,6 +33,8 @@ class Run:
     artifacts: dict[str, dict[str, Artifact]] = field(default_factory=dict)
 
     def keep(self, stage: str, name: str, artifact: Artifact) -> Artifact:
+        """Count an artifact, made or found, to this run."""
+        logger.info("kept %s %s", stage, name, extra=event("kept", stage, name, artifact.prefix))
         self.artifacts.setdefault(stage, {})[name] = artifact
         return artifact
 

@@ -5,15 +5,13 @@ with 1, when all of it is told.
 """
 
 import argparse
-import logging
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-from retort import importing, loading
+from retort import importing, loading, logs
 from retort.store import Store, compaction, exports, gc, imports, integrity, inventory, open_store
 from retort.store.inventory import megabytes
 from retort.store.pool import Pool, open_pool
@@ -28,15 +26,14 @@ def main(description: str | None, commands: Commands) -> Iterator[str]:
         SystemExit: with status 2 for wrong input, 1 for a problem that was found, 130 for Ctrl-C.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     try:
+        logs.configure(logs.asked_for())
         yield from commands(parser, None)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        logs.refuse(error)
         raise SystemExit(2) from None
 
 
@@ -46,7 +43,7 @@ def pool_commands(parser: argparse.ArgumentParser, arguments: list[str] | None) 
     if given.command == "import":
         yield from _import(given.recipe, given.teacher, given.inputs)
         return
-    store = _existing(given.store)
+    store = existing(given.store)
     match given.command:
         case "show":
             yield from inventory.undescribed(store) if given.pool is None else []
@@ -63,7 +60,7 @@ def pool_commands(parser: argparse.ArgumentParser, arguments: list[str] | None) 
             yield f"{given.out}: {done.rows} rows; {done.left_out} that no plan reads left out"
 
 
-def _existing(uri: str) -> Store:
+def existing(uri: str) -> Store:
     """The store at a URI. A mistyped folder is not an empty store."""
     store = open_store(_absolute(uri))
     if store.is_local and not Path(store.directory("")).is_dir():
@@ -166,7 +163,7 @@ if it died on another machine."""
 def store_commands(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Iterator[str]:
     """`jobs/store.py`."""
     given = _store_parser(parser).parse_args(arguments)
-    store = _existing(given.store)
+    store = existing(given.store)
     if given.command == "runs":
         entries = gc.runs(store)
         made = [time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created_at_s)) for entry in entries]

@@ -47,7 +47,7 @@ Stats = dict[str, float]
 
 def cost(contents: Contents) -> Section:
     """Tokens by model, seconds by stage."""
-    seconds = stage_seconds(contents)
+    seconds = stage_seconds(contents.artifacts)
     if not seconds:
         return Section("cost", "Cost", (Remark("This run holds no artifact that took time."),))
     by_stage = {STAGES[stage]: sum(parts.values()) for stage, parts in seconds.items()}
@@ -82,19 +82,19 @@ def _start_s(made: Artifact) -> float:
     return made.manifest["created_at_s"] - made.manifest["seconds"]
 
 
-def stage_seconds(contents: Contents) -> Seconds:
+def stage_seconds(artifacts: Mapping[str, Mapping[str, Artifact]]) -> Seconds:
     """Seconds by stage and by what was made: plans of one model count as one, and so do students that share a run."""
     found: Seconds = {}
     for stage in STAGES:
         groups: dict[str, list[Artifact]] = defaultdict(list)
-        for name, artifact in contents.stage(stage).items():
-            groups[_maker(stage, name)].append(artifact)
+        for name, artifact in artifacts.get(stage, {}).items():
+            groups[maker(stage, name)].append(artifact)
         if groups:
-            found[stage] = {name: union_s(artifacts) for name, artifacts in groups.items()}
+            found[stage] = {name: union_s(made) for name, made in groups.items()}
     return found
 
 
-def _maker(stage: str, name: str) -> str:
+def maker(stage: str, name: str) -> str:
     """The model of a plan, the run of a checkpoint."""
     match stage:
         case "sampling" | "verdicts":

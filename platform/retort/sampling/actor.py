@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from retort import logs
 from retort.cluster.skew import Installed
 from retort.engines.interface import Engine, EngineConfig
+from retort.logs import Log
 from retort.metrics import SamplerMetrics
 from retort.rollouts import Rollout
 from retort.sampling.drawing import Allowance, Order
@@ -43,13 +45,13 @@ class Settings:
     max_tokens: int | None
     """Tokens that they may buy together, each its share; None sets no limit."""
     driver: Installed
+    log: Log
 
 
-def quieten() -> Path:
+def quieten(log: Log) -> Path:
     """Send what this process writes to a file, for engines' processes talk much, but for our own log; the file."""
-    kept = logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1))
-    kept.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logging.getLogger("retort").addHandler(kept)
+    stream = os.fdopen(os.dup(2), "w", buffering=1)
+    logging.getLogger("retort").addHandler(logs.handler(log, "%(asctime)s %(message)s", stream))
     path = Path(tempfile.gettempdir(), f"retort-engine-{os.getpid()}.log")
     with path.open("ab") as file:
         for descriptor in (1, 2):
@@ -61,7 +63,7 @@ class SampleBatches:
     """The Ray actor."""
 
     def __init__(self, settings: Settings) -> None:
-        self._log = quieten()
+        self._log = quieten(settings.log)
         self._settings = settings
         self._sampler: Sampler | None = None
         self._is_renewed = False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from retort import prompts, rollouts
+from retort import logs, prompts, rollouts
 from retort.cluster import live
 from retort.cluster.room import Demand
 from retort.cluster.skew import installed
@@ -198,6 +198,7 @@ class _Rounds:
             num_actors=num_actors,
             max_tokens=self._left(),
             driver=installed(),
+            log=logs.current(),
         )
 
 

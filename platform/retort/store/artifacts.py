@@ -10,6 +10,7 @@ that died, or that ran twice at once, leaves nothing that a reader could mistake
 import importlib.metadata
 import io
 import json
+import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +22,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retort.logs import event
 from retort.records import Record, from_table, to_table
 from retort.store import Store, address
 from retort.store.hashing import canonical_json, digest
 
+logger = logging.getLogger(__name__)
 FORMAT = 1
 """Of a manifest; those without one were written before it was said, and are of the first."""
 
@@ -176,8 +179,15 @@ class Writer:
 
     store: Store
     address: Address
+    label: str = ""
+    """What the stage is of, such as a student, where the log is to say so."""
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     started_at_s: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        """Tell the journal; a copy that is sent to a worker tells nothing."""
+        told = event("stage started", self.address.stage, self.label, self.address.prefix)
+        logger.info("making %s", f"{self.address.stage} {self.label}".rstrip(), extra=told)
 
     def put(self, name: str, data: bytes) -> File:
         """Write a file. Of two writers of one name in an attempt (a retried task) the first wins."""

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol
 
 import psutil
 
-from retort.store import Store
+from retort.store import Object, Store
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ QUIET_LEASES = 4
 """Silence, in leases, of a process that is not known to have ended: signs of life are held up for two minutes at most
 where the store was away (`connection.PATIENCE_S`)."""
 SESSIONS = "sessions/"
+PROBE = ".probe-"
+"""Begin of the names of objects that try out a store, or ask it what time it is."""
 REMOVING = "removing"
 """What gc says of itself in its signs of life."""
 
@@ -77,10 +79,7 @@ class Member:
         self._key = f"{SESSIONS}{session_id}/{self.id}.json"
         self._sign: dict[str, Any] = {
             "format": FORMAT,
-            "host": host(),
-            "hostname": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": _started(os.getpid()),
+            **this_process(),
             "beat": 0,
         }
         self._is_over = threading.Event()
@@ -273,6 +272,12 @@ def host() -> str:
     return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others, and whether it has ended: the fixed part of its signs of life."""
+    pid = os.getpid()
+    return {"host": host(), "hostname": socket.gethostname(), "pid": pid, "started": _started(pid)}
+
+
 @contextlib.contextmanager
 def present(store: Store) -> Generator[None]:
     """Give signs of life while a run lasts: its index comes last, and gc waits for the living.
@@ -289,6 +294,25 @@ def present(store: Store) -> Generator[None]:
         yield
     finally:
         member.close()
+
+
+def signs_of_life(store: Store) -> list[tuple[Object, dict[str, Any]]]:
+    """The last sign of life of each process that has not left, its session being the second part of the key."""
+    found: list[tuple[Object, dict[str, Any]]] = []
+    for each in store.objects(SESSIONS):
+        with contextlib.suppress(FileNotFoundError):  # it has left since
+            found.append((each, json.loads(store.get(each.key))))
+    return found
+
+
+def clock_s(store: Store) -> float:
+    """The time by the clock of the store, which has to write an object to tell it."""
+    key = f"{PROBE}{uuid.uuid4().hex}"
+    store.put(key, b"")
+    try:
+        return store.objects(key)[0].modified_at_s
+    finally:
+        store.delete(key)
 
 
 def told(signs: Iterable[dict[str, Any]]) -> str:

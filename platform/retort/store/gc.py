@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from retort.store import Object, Store
 from retort.store.artifacts import Artifact, open_artifact
-from retort.store.claims import LEASE_S, QUIET_LEASES, REMOVING, SESSIONS, Session, told
+from retort.store.claims import LEASE_S, PROBE, QUIET_LEASES, REMOVING, SESSIONS, Session, told
 from retort.store.compaction import put_instead, upgraded
 from retort.store.imports import alone_in
 from retort.store.inventory import partitions
@@ -30,7 +30,6 @@ from retort.store.pool import Pool
 from retort.store.replaced import never_read, readable, repeated
 
 ROOT = "artifacts/"
-_PROBE = ".probe-"
 DAY_S = 86_400.0
 
 
@@ -91,7 +90,7 @@ def alone_on(store: Store, lease_s: float = LEASE_S) -> Generator[float]:
 def leftovers(store: Store, before_s: float) -> list[Garbage]:
     """What processes that died have left outside artifacts and pools, last written before a time."""
     found = [(each, "of a session that died") for each in store.objects(SESSIONS)]
-    found += [(each, "of a process that died") for each in store.objects(_PROBE)]
+    found += [(each, "of a process that died") for each in store.objects(PROBE)]
     return [Garbage(each.key, why, (each,)) for each, why in found if each.modified_at_s < before_s]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from retort import pipeline
+from retort import logs, pipeline
 from retort.cluster import live
 from retort.cluster.room import capacity
 from retort.config import Recipe, Teacher
@@ -282,9 +282,10 @@ def run_trials(sweep: Sweep) -> dict[str, str]:
     os.environ |= {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1", "RAY_AIR_NEW_OUTPUT": "0"}
     # Tune would take Ctrl-C for the end of all trials, and the sweep for complete.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    trials = Trials(sweep.recipe, sweep.store, logs.current())
     # A trial takes nothing of Ray's: what it starts does, and could not if trials held it all. Ray wants something.
     tune.Tuner(
-        tune.with_resources(Trials(sweep.recipe, sweep.store).run, tune.PlacementGroupFactory([{"memory": 1}])),
+        tune.with_resources(trials.run, tune.PlacementGroupFactory([{"memory": 1}])),
         tune_config=tune.TuneConfig(
             search_alg=Proposals(study, config.space, points, sweep.identify, values),
             scheduler=_scheduler(sweep),

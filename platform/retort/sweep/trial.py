@@ -3,15 +3,15 @@
 It tells Tune of dev losses as they come, enters itself in the ledger, and then tells Tune that it has ended.
 """
 
-import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from retort import pipeline
+from retort import logs, pipeline
 from retort.combining import parse
 from retort.config import Recipe
+from retort.logs import Log
 from retort.run import Run, index
 from retort.store import Store
 from retort.store.artifacts import Artifact
@@ -27,14 +27,15 @@ class Trials:
 
     recipe: Recipe
     store: Store
+    log: Log
 
     def run(self, config: dict[str, Any]) -> None:
         """Run the trial of `config` (`params`, `id`), unless it has ended before."""
         from ray import tune
 
         # An actor is used for one trial after the other.
-        logging.basicConfig(level=logging.INFO, format=f"trial {config['id']}: %(message)s", force=True)
-        logging.getLogger("botocore").setLevel(logging.WARNING)
+        run = f"{self.recipe.name}-{config['id']}"
+        logs.configure(replace(self.log, run=run), f"trial {config['id']}: %(message)s", replaces=True)
         pipeline.quieten_data()
         row = ledger.get(self.store, self.recipe.name, config["id"])
         if row is None:

@@ -24,6 +24,10 @@ class Surroundings:
     """This worker's share of the dev problems: how many the student answers right, and of how many."""
     is_ending: Callable[[], bool] = lambda: False
     """Whether this machine is about to be taken away; asked on all workers at once."""
+    on_saved: Callable[[], None] = lambda: None
+    """Hears of each state that is saved."""
+    on_going_on: Callable[[], None] = lambda: None
+    """Hears of it where the training goes on from a state."""
 
 
 class Keeper:
@@ -57,5 +61,6 @@ class Keeper:
         if is_due:
             began = time.monotonic()
             save(self._around.states, progress)
+            self._around.on_saved()
             self._saved_at = time.monotonic()
             self._pause_s = self._every_s and max(self._every_s, (self._saved_at - began) / MOST_SAVING)

@@ -71,6 +71,8 @@ def fit(
         raise ValueError(f"patience = {config.patience}: there is nothing to measure on; expected dev examples")
     trainee = Trainee(model, config, pad_id, device)
     progress = trainee.go_on(around.states)
+    if progress.curve:
+        around.on_going_on()
     keeper = Keeper(around, config.save_every_s)
     draws = islice(draw_steps(examples, config), len(progress.curve), config.steps)
     for step, drawn in enumerate(draws, start=len(progress.curve) + 1):

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from retort import logs
 from retort.cluster import live
 from retort.cluster.room import Demand
 from retort.cluster.skew import installed
@@ -102,7 +103,7 @@ def train(store: Store, training: Training) -> Artifact:
     if found is not None:
         logger.info("training %s: found, it was trained before", training.label)
         return found
-    writer = Writer(store, training.address)
+    writer = Writer(store, training.address, training.label)
     made = _run_here(training, writer) if training.config.num_workers == 0 else _run_workers(training, writer)
     if made.refusal is not None:
         raise ValueError(made.refusal)
@@ -132,8 +133,7 @@ def _run_here(training: Training, writer: Writer) -> Made:
 
     logger.info("training %s: %d steps in this process", training.label, training.config.steps)
     torch.set_num_threads(training.config.cpus_per_worker)
-    device = torch.device("cuda" if training.config.gpus_per_worker else "cpu")
-    return _made(training, writer, device)
+    return _made(training, writer, torch.device("cuda" if training.config.gpus_per_worker else "cpu"))
 
 
 def _run_workers(training: Training, writer: Writer) -> Made:
@@ -151,7 +151,12 @@ def _run_workers(training: Training, writer: Writer) -> Made:
     with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting(asked):
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"training": training, "writer": writer, "driver": installed()},
+            train_loop_config={
+                "training": training,
+                "writer": writer,
+                "driver": installed(),
+                "log": logs.current(),
+            },
             torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.num_workers,
@@ -209,9 +214,8 @@ def train_worker(arguments: dict[str, Any]) -> Made | None:
 
     from retort.training.parallel import together
 
-    training: Training = arguments["training"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    training, log = cast("Training", arguments["training"]), cast("logs.Log", arguments["log"])
+    logs.configure(log, "%(message)s", replaces=log.is_json)  # Ray Train's handlers write text
     torch.set_num_threads(training.config.cpus_per_worker)
     try:
         with together():
@@ -271,17 +275,20 @@ def train_and_save(training: Training, directory: Path, device: Any, store: Stor
         model = model.to(device)
     states = None if store is None else States(store, training.address.prefix)
     exam, dtype = training.exam, getattr(torch, config.dtype)
+    teller = Teller(config, training.label, is_first, training.tells_tune)
     around = Surroundings(
         states=states,
         examine=None if exam is None else exam.with_tokenizer(tokenizer, dtype),
         is_ending=_is_ending if config.num_workers != 0 and store is not None else lambda: False,
+        on_saved=teller.saved,
+        on_going_on=teller.went_on,
     )
-    teller = Teller(config, training.label, is_first, training.tells_tune)
     train_examples, dev_examples = fitted["train"].examples, fitted["dev"].examples
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     try:
         progress = fit(model, train_examples, dev_examples, config, pad_id, device, teller.see, around)
     finally:
+        teller.close()
         if states is not None:
             states.close()
     if is_first:
