@@ -14,7 +14,7 @@ from retort.loading import load
 from retort.pipeline import build_corpus
 from retort.records import Example, Problem, Verdict
 from retort.run import prepare
-from retort.selection import SelectionConfig, curate, left_out, select
+from retort.selection import SelectionConfig, corpus, curate, left_out, select
 from retort.selection.budgets import Source, Supply, limits
 from retort.selection.counts import STRATA, stratum
 from retort.selection.rules import pass_rate, unique_bigrams
@@ -95,6 +95,20 @@ def check_difficulty(made: Artifact, by_problem: Mapping[str, list[Verdict]]) ->
         assert row["chains"] == sum(len(by_problem[problem]) for problem in members)
         assert row["selected"] == sum(learned[problem] for problem in members)
     assert sum(row["problems"] for row in rows.values()) == len(by_problem)
+
+
+def test_many_verdicts_make_more_files_and_the_same_corpus(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+):
+    config = SelectionConfig(rule="all", pick="open_ended", chains_per_problem=3, total_chains=100)
+    made: list[Artifact] = []
+    for name, rows_of_file in (("few", corpus.ROWS_OF_FILE), ("many", 50)):
+        monkeypatch.setattr(corpus, "ROWS_OF_FILE", rows_of_file)
+        store = open_store(str(tmp_path / name))
+        made.append(curate(store, verdicts_of(store)[0], [], ["t"], ["cot"], config, {}))
+    few, many = ({(row.problem_id, row.target) for row in each.records(Example)} for each in made)
+    assert few == many
+    assert len(made[0].manifest["files"]) <= corpus.FILES < len(made[1].manifest["files"])
 
 
 def test_budgets_over_the_whole_corpus_are_kept_in_it(store: Store, ray_session: None):

@@ -169,7 +169,8 @@ def spend(store: Store, name: str, **figures: int) -> None:
 
 
 def test_what_a_run_made_is_what_it_cost_and_what_it_found_was_paid_before(store: Store) -> None:
-    with Journal(store, "mine", "distill"):
+    with Journal(store, "mine", "distill") as journal:
+        journal.machine_s["8 CPU, 1 GPU"] = 5400.0
         spend(store, "tiny", sampled=120, prompt_tokens=4000, output_tokens=6000, engine_s=30)
     prefixes = {stage.stage: stage.artifact for stage in newest(store).stages}
     with Journal(store, "mine", "distill"):
@@ -181,8 +182,11 @@ def test_what_a_run_made_is_what_it_cost_and_what_it_found_was_paid_before(store
     tiny, student = first["cost"]["tiny"], first["cost"]["student"]
     assert (tiny["sampled"], tiny["prompt_tokens"], tiny["output_tokens"], tiny["engine_s"]) == (120, 4000, 6000, 30)
     assert (student["training_worker_s"], student["training_tokens"]) == (180, 5000)
-    spent = lines_of(store)[lines_of(store).index("what it cost") + 1 :]
-    assert [line.split()[3:] for line in spent[1:]] == [
+    assert first["machine_s"] == {"8 CPU, 1 GPU": 5400.0}
+    lines = lines_of(store)
+    spent, machines = lines[lines.index("what it cost") + 1 :], lines[-1]
+    assert machines.endswith("8 CPU, 1 GPU  1 h 30 min"), machines
+    assert [line.split()[3:] for line in spent[1:3]] == [
         ["tiny", "120", "4,000", "6,000", "30.0", "s", "–"],
         ["student", "0", "0", "0", "–", "3", "min", "00", "s"],
     ]

@@ -61,6 +61,8 @@ class Instance:
     said: str
     """The last line of its log that it wrote down."""
     warnings: tuple[Event, ...]
+    machine_s: dict[str, float]
+    """Seconds that machines of its cluster were there while it ran, by what each offers, used by it or not."""
     sampled: dict[str, int] = field(default_factory=dict[str, int])
     """Counts of its actors that sample now, or were when it died."""
 
@@ -109,7 +111,7 @@ def _instance(
     state = ENDS[ends[-1]["event"]] if ends else _state(head, own, now_s)
     return Instance(
         id=name,
-        **{key: head[key] for key in ("run", "job", "hostname", "pid", "submission", "ray_job")},
+        **{key: head[key] for key in ("run", "job", "hostname", "pid", "submission", "ray_job", "machine_s")},
         state=state,
         began=events[0]["driver_time"],
         last=events[-1]["driver_time"],

@@ -6,7 +6,7 @@ A run of a job is an instance of its own, each object of which says whose it is 
 before, once written and never changed:
 
 {"format": 1, "run": "mine", "job": "distill", "hostname": "node-1", "pid": 4711, "host": …, "started": …,
- "submission": "raysubmit_…", "ray_job": "01000000", "events": [
+ "submission": "raysubmit_…", "ray_job": "01000000", "machine_s": {"8 CPU, 1 GPU": 187.5}, "events": [
   {"driver_time": "2026-03-01T12:00:00.120Z", "event": "started", "text": "distill mine"},
   {"driver_time": "2026-03-01T12:03:07.002Z", "event": "kept", "stage": "checkpoint", "of": "cot",
    "artifact": "artifacts/checkpoint/3fa94c…/"}, …]}
@@ -60,6 +60,8 @@ class Journal(logging.Handler):
         self.id = f"{began}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ray_job = ""
         """Ray's id of this driver, once it is known."""
+        self.machine_s: dict[str, float] = {}
+        """Seconds that the machines of its cluster were there so far, by what each offers, for others to add up."""
         self._store = store
         self._head = {"format": FORMAT, "run": run, "job": job, **this_process(), "submission": _submission()}
         self._events: list[Event] = []
@@ -154,6 +156,7 @@ class Journal(logging.Handler):
         self._number += 1
         key = f"{ROOT}{self.id}/{self._number:05d}.json"
         told = {**self._head, "ray_job": self.ray_job, "dropped": self._dropped, "events": events}
+        told["machine_s"] = {kind: round(seconds, 1) for kind, seconds in dict(self.machine_s).items()}
         data = json.dumps(told, ensure_ascii=False).encode()
         while True:
             try:

@@ -31,7 +31,8 @@ Costs = dict[str, dict[str, float]]
 _ABOUT = """Times are by the clocks of the drivers. A run that was killed has `died` as soon as that can be known: at
 once on its own machine, elsewhere two minutes after its last sign of life (it is `silent` until then). Costs are those
 of what a run has made and finished, not of what it found; chains that were sampled before a run died are in their pools
-alone, and those of a sweep's trials on its report. Training is in seconds of workers."""
+alone, and those of a sweep's trials on its report. Training is in seconds of workers; of a run that was killed the last
+five minutes of machines may be missing."""
 
 
 def status_commands(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Iterator[str]:
@@ -108,6 +109,9 @@ def shown(store: Store, found: Sequence[Instance], number: int, costs: Mapping[s
         names = ["run", "began (UTC)", "model", "chains", "prompt tokens", "new tokens", "engines up", "training"]
         yield from ["", "what it cost"]
         yield from _indented(table(names, spent))
+    if machines := list(_machines(found)):
+        yield from ["", "machines that were there while it ran, used by it or not"]
+        yield from _indented(table(["run", "began (UTC)", "each with", "time of machines"], machines))
 
 
 def _under_way(each: Instance) -> Iterator[str]:
@@ -183,6 +187,12 @@ def _spent(found: Sequence[Instance], costs: Mapping[str, Costs]) -> Iterator[li
             if any(numbers) or any(times):
                 told = [duration(value) if value else ABSENT for value in times]
                 yield [each.run, _minute(each.began), model, *(count(int(value)) for value in numbers), *told]
+
+
+def _machines(found: Sequence[Instance]) -> Iterator[list[str]]:
+    for each in found:
+        for kind, seconds in each.machine_s.items():
+            yield [each.run, _minute(each.began), kind, duration(seconds)]
 
 
 def _open(each: Instance) -> list[Stage]:

@@ -34,7 +34,7 @@ class Job:
         self._output = folder / f"{name}.log"
         # Where the tests themselves are killed, their jobs are too.
         self._command = ["setpriv", "--pdeathsig", "KILL", sys.executable, str(DRIVER), str(recipe_file), *overrides]
-        self._environment = {
+        self.environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(DRIVER.parent), os.environ.get("PYTHONPATH", "")]),
             seam.LOG: str(self.log.path),
@@ -59,7 +59,7 @@ class Job:
         assert not self.is_running
         with self._output.open("ab") as file:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=file, stderr=file, start_new_session=True
+                self._command, env=self.environment, stdout=file, stderr=file, start_new_session=True
             )
         self._family[self._process.pid] = psutil.Process(self._process.pid)
         return time.monotonic()

@@ -21,6 +21,8 @@ from retort.records import Request
 LOG = "RETORT_SEAM_LOG"
 NAME = "RETORT_SEAM_NAME"
 """Environment variables: the file, and the name of the job that asks."""
+UNTIL = "RETORT_SEAM_UNTIL"
+"""The stage up to which a job goes; `sample` where it is not set."""
 OPEN_REQUESTS = 64
 """What the replay engine is handed at once: some 60 chains a second, so that a job of some hundred lasts a while."""
 LONGEST_S = 6.0

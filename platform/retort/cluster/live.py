@@ -22,6 +22,8 @@ SHARED = "RETORT_NODE_TYPES"
 PATIENCE_S = 2.0
 """What is there sooner is not waited for."""
 REPORT_EVERY_S = 30.0
+COUNT_EVERY_S = 10.0
+"""Between two looks at which machines are there, whose time is added up."""
 VERIFIER = "verifier"
 """A custom resource of machines that verify: where any type declares it, verification runs on such machines alone."""
 
@@ -85,6 +87,36 @@ def refuse(demands: Sequence[Demand]) -> None:
     if launch() is None and os.environ.get("RAY_ADDRESS"):
         return
     refuse_unmet(demands, node_types())
+
+
+class Uptime:
+    """While it lasts, adds up how long machines are there, whoever uses them, in `seconds` by what each offers."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="uptime", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join(PATIENCE_S)  # it may be asking a head that is gone
+
+    def _run(self) -> None:
+        counted_s = time.monotonic()
+        there = machines()
+        while True:
+            is_over = self._is_over.wait(COUNT_EVERY_S)
+            now_s = time.monotonic()
+            for machine in there:
+                kind = told(machine.resources)
+                self._seconds[kind] = self._seconds.get(kind, 0.0) + now_s - counted_s
+            if is_over:
+                return
+            counted_s, there = now_s, machines()
 
 
 class Waiting:

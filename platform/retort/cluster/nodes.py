@@ -157,8 +157,12 @@ def _unfilled(value: Any, where: str = "") -> Iterator[str]:
 
 
 def told(resources: Mapping[str, float]) -> str:
-    """Resources in words: `4 CPU, 1 GPU`."""
+    """Resources in words, but for memory, which nothing here asks for: `4 CPU, 1 GPU, L4`."""
     kinds = [*KINDS, *sorted(set(resources) - {*KINDS})]
-    words = [f"{resources[kind]:g} {kind}" for kind in kinds if resources.get(kind, 0) > 0 and ":" not in kind]
+    words = [
+        f"{resources[kind]:g} {kind}"
+        for kind in kinds
+        if resources.get(kind, 0) > 0 and ":" not in kind and not kind.endswith("memory")
+    ]
     named = [kind.partition(":")[2] for kind in kinds if kind.startswith("accelerator_type:") and resources.get(kind)]
     return ", ".join([*words, *named]) or "nothing"

@@ -4,6 +4,7 @@ Rows in: `Verdict` (or `Problem`, where gold labels are learned). Rows out: `Exa
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -28,7 +29,9 @@ from retort.store.hashing import digest
 logger = logging.getLogger(__name__)
 VERSION = 5
 FILES = 8
-"""Files of a corpus; a problem's chains meet in one of them."""
+"""Files of a corpus, at least; a problem's chains meet in one of them."""
+ROWS_OF_FILE = 250_000
+"""Verdicts that a task of selection looks at, about: some 250 MB. Of more of them there are more files."""
 
 
 def curate(
@@ -108,10 +111,11 @@ def _select(
     import ray
 
     keys = [{"key": file["key"]} for artifact in verdicts for file in artifact.manifest["files"]]
-    files = ray.data.from_items(keys, override_num_blocks=min(len(keys), FILES))
+    num_files = max(FILES, math.ceil(sum(artifact.stats["rows"] for artifact in verdicts) / ROWS_OF_FILE))
+    files = ray.data.from_items(keys, override_num_blocks=min(len(keys), num_files))
     read = partial(read_verdicts, store=store, tasks=tuple(tasks))
     rows = files.map_batches(read, batch_size=1, batch_format="pyarrow")
-    groups = rows.groupby("problem_id", num_partitions=FILES)
+    groups = rows.groupby("problem_id", num_partitions=num_files)
     chosen = groups.map_groups(partial(select_group, config=config, left_out=left_out), batch_format="pyarrow")
     allowed: Mapping[Source, Limit] | None = None
     if config.pick == "open_ended" or config.total_chains is not None:
