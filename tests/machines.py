@@ -133,6 +133,10 @@ class Machines:
         self.workers.remove(worker)
         self.add()
 
+    def logs(self) -> list[str]:
+        """What the raylets wrote."""
+        return [path.read_text(errors="replace") for path in self._temporary.rglob("raylet*.out")]
+
     def kill_all(self) -> None:
         """SIGKILL of the head, too."""
         for machine in [*self.workers, self.head]:

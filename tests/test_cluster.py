@@ -1,15 +1,18 @@
 """Node types out of cluster files, what a recipe asks of them, and what is said of both."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from retort import loading
-from retort.cluster import live
+from retort import evaluation, loading, verification
+from retort.cluster import live, skew
 from retort.cluster.demands import demands, forecast
 from retort.cluster.nodes import LAUNCH, Launch, NodeType, read_launch, told
 from retort.cluster.prices import read_prices
 from retort.cluster.room import Demand, capacity, refuse_unmet, unmet
+from retort.selection import picks
+from retort.training import trainer
 from test_jobs import job as run_job
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +54,7 @@ spec:
       template:
         spec:
           tolerations: [{key: cloud.google.com/gke-spot, operator: Equal, value: "true"}]
+          nodeSelector: {eks.amazonaws.com/capacityType: SPOT}
           containers: [{name: ray-worker, resources: {limits: {cpu: 3500m, nvidia.com/gpu: 2}}}]
     - groupName: verifier
       maxReplicas: 2
@@ -108,7 +112,7 @@ def recipe_file(tmp_path: Path) -> Path:
 
 def test_a_launcher_file_says_which_machines_there_may_be(aws: Path) -> None:
     launch = read_launch(aws)
-    assert (launch.provider, launch.region, launch.head) == ("aws", "us-east-1", "head")
+    assert (launch.provider, launch.region, launch.most_workers) == ("aws", "us-east-1", 6)
     head, teacher, trainer = launch.types
     assert (head.least, head.most, head.instance) == (1, 1, "m7i.2xlarge")
     assert (teacher.least, teacher.most, teacher.is_spot, teacher.gpus) == (0, 2, True, 8)
@@ -167,11 +171,28 @@ def test_a_bundle_never_spans_machines(bundle: dict[str, float], holds: int) -> 
     assert capacity(bundle, [EIGHT, SMALL]) == holds
 
 
+def test_all_types_together_have_no_more_workers_than_the_cluster_may() -> None:
+    head = NodeType("head", {"CPU": 8}, 1, 1, is_head=True)
+    assert capacity({"CPU": 1, "GPU": 1}, [EIGHT, SMALL, head], most_workers=3) == 2 * 8 + 1
+    assert capacity({"CPU": 8}, [EIGHT, SMALL, head], most_workers=1) == 2
+
+
+def test_sampling_begins_with_one_engine_where_not_all_have_room() -> None:
+    four = Demand("teacher", {"CPU": 1, "GPU": 8}, 4, 1, "actors")
+    assert unmet(four, [EIGHT]) is None
+    assert unmet(replace(four, bundle={"GPU": 9}), [EIGHT]) is not None
+
+
+def test_every_library_that_addresses_outputs_is_compared_between_machines() -> None:
+    stages = {*verification.LIBRARIES, *picks.LIBRARIES, *trainer.LIBRARIES, *evaluation.LIBRARIES}
+    assert stages <= set(skew.LIBRARIES)
+
+
 def test_a_demand_that_no_machine_can_meet_is_refused_with_the_numbers() -> None:
-    fits = Demand("teacher large", {"CPU": 1, "GPU": 8}, 2, "actors")
+    fits = Demand("teacher large", {"CPU": 1, "GPU": 8}, 2, 2, "actors")
     assert unmet(fits, [EIGHT, SMALL]) is None
-    too_many = Demand("teacher large", {"CPU": 1, "GPU": 8}, 3, "actors")
-    too_wide = Demand("training student", {"CPU": 1, "GPU": 16}, 1, "gpus_per_worker")
+    too_many = Demand("teacher large", {"CPU": 1, "GPU": 8}, 3, 3, "actors")
+    too_wide = Demand("training student", {"CPU": 1, "GPU": 16}, 1, 1, "gpus_per_worker")
     with pytest.raises(ValueError, match="there is room for 2") as refused:
         refuse_unmet([fits, too_many, too_wide], [EIGHT, SMALL])
     first, second = str(refused.value).splitlines()
@@ -234,7 +255,7 @@ def test_the_check_says_what_is_empty_what_fits_and_what_an_hour_costs(recipe_fi
     job = ("check_cluster", str(aws), str(recipe_file), "teacher.tiny.tensor_parallel_size=8", "--prices", str(prices))
     done = run_job(*job)
     assert done.returncode == 1
-    assert "an hour: $1.20 at rest, $45.20 with every machine" in done.stdout
+    assert "an hour: $1.20 at rest, $43.60 with every machine" in done.stdout
     assert "teacher tiny: 1 x (1 CPU, 8 GPU): on teacher; too few GPUs for one: head" in done.stdout
     assert "trainer (g6.xlarge, 1 GPUs)" in done.stdout
     assert "still empty: cluster_name" in done.stdout
@@ -248,10 +269,11 @@ def test_the_check_says_what_is_empty_what_fits_and_what_an_hour_costs(recipe_fi
 def test_a_cluster_that_may_grow_is_known_before_it_has_grown(
     aws: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (live.has_gpus(), live.has_other_machines(), live.verifying()) == (False, False, {})
-    live.refuse([Demand("training student", {"CPU": 1}, 1, "num_workers")])
+    has_gpus = any(machine.gpus for machine in live.machines())
+    assert (live.has_gpus(), live.has_other_machines(), live.verifying()) == (has_gpus, False, {})
+    live.refuse([Demand("training student", {"CPU": 1}, 1, 1, "num_workers")])
     with pytest.raises(ValueError, match=r"room for|no machine has room"):
-        live.refuse([Demand("training student", {"CPU": 1}, 1000, "num_workers")])
+        live.refuse([Demand("training student", {"CPU": 1}, 1000, 1000, "num_workers")])
     monkeypatch.setenv(live.FILE, str(aws))
     assert (live.has_gpus(), live.has_other_machines()) == (True, True)
     launched = live.launch()
@@ -260,7 +282,7 @@ def test_a_cluster_that_may_grow_is_known_before_it_has_grown(
     assert live.launch() == launched
     verifier = NodeType("verifier", {"CPU": 16, "verifier": 16}, 0, 4)
     assert launched is not None
-    wider = Launch(aws, "aws", "", (*launched.types, verifier), "head", ())
+    wider = Launch(aws, "aws", "", (*launched.types, verifier), 6, ())
     monkeypatch.setenv(live.SHARED, LAUNCH.dump_json(wider).decode())
     assert live.verifying() == {"verifier": 1.0}
 

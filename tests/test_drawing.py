@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retort.sampling.drawing import Allowance, Drawn, draw_until_correct
-from retort.verification import prefix
+from retort.store.plan import prefix
 
 
 def draw_all(

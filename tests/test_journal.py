@@ -17,7 +17,7 @@ from retort.instances import instances, read
 from retort.journal import LAST_S, MOST, ROOT, Journal, reason
 from retort.logs import event
 from retort.store import Store, open_store
-from retort.store.artifacts import Address, Writer
+from retort.store.artifacts import Address, Artifact, Writer
 from retort.store.local import LocalStore
 
 logger = logging.getLogger("retort.tests")
@@ -45,9 +45,9 @@ def until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:
         time.sleep(0.05)
 
 
-def make(store: Store, name: str) -> str:
+def make(store: Store, name: str) -> Artifact:
     writer = Writer(store, Address("corpus", 1, {"name": name}, {}), name)
-    return writer.commit([writer.put("rows", b"1")], {}).prefix
+    return writer.commit([writer.put("rows", b"1")], {})
 
 
 def test_a_journal_tells_what_was_made_and_kept_and_how_it_ended(store_uri: str) -> None:
@@ -56,7 +56,7 @@ def test_a_journal_tells_what_was_made_and_kept_and_how_it_ended(store_uri: str)
         until(lambda: len(events(store)) == 1)
         made = make(store, "chains")
         for _ in range(2):  # a recipe is prepared more than once
-            logger.info("kept", extra=event("kept", "corpus", "chains", made))
+            logger.info("kept", extra=event("kept", "corpus", "chains", made.prefix, made.manifest["attempt"]))
         logger.info("first words")
         logger.info("last words")
         logger.warning("the recording lacks %d chains", 3)
@@ -64,8 +64,8 @@ def test_a_journal_tells_what_was_made_and_kept_and_how_it_ended(store_uri: str)
         journal.ray_job = "01000000"
     assert set(told(store)) == {
         ("started", "curate mine"),
-        ("stage started", "corpus", "chains", made),
-        ("kept", "corpus", "chains", made),
+        ("stage started", "corpus", "chains", made.prefix, made.manifest["attempt"]),
+        ("kept", "corpus", "chains", made.prefix, made.manifest["attempt"]),
         ("said", "last words"),
         ("warning", "the recording lacks 3 chains"),
         ("ended",),
@@ -169,8 +169,10 @@ log = replace(logs.asked_for(), run="mine")
 logs.configure(log)
 logger = logging.getLogger("retort.speak")
 logger.info("two\\nlines")
-logger.info("kept corpus chains", extra=logs.event("kept", "corpus", "chains", "artifacts/corpus/3fa94c/"))
+logger.info("making corpus", extra=logs.event("stage started", "corpus", "chains", "artifacts/corpus/3fa94c/"))
 logger.warning("key %s", "sk-0123456789")
+assert logs.current() == replace(log, stage="corpus", of="chains", artifact="artifacts/corpus/3fa94c/")
+logger.info("kept corpus chains", extra=logs.event("kept", "corpus", "chains", "artifacts/corpus/3fa94c/"))
 logger.debug("not this")
 assert logs.current() == log
 """
@@ -189,12 +191,13 @@ def test_logs_are_json_where_the_environment_asks_for_it_and_text_elsewhere() ->
     keys = ("level", "run", "stage", "of", "artifact", "message")
     assert [tuple(line[key] for key in keys) for line in lines] == [
         ("info", "mine", None, None, None, "two\nlines"),
+        ("info", "mine", "corpus", "chains", "artifacts/corpus/3fa94c/", "making corpus"),
+        ("warning", "mine", "corpus", "chains", "artifacts/corpus/3fa94c/", "key ⟨A_KEY⟩"),
         ("info", "mine", "corpus", "chains", "artifacts/corpus/3fa94c/", "kept corpus chains"),
-        ("warning", "mine", None, None, None, "key ⟨A_KEY⟩"),
     ]
     assert all(line["time"].endswith("Z") and line["logger"] == "retort.speak" for line in lines)
-    first, second, third = spoken()
-    assert (first[9:], second, third[9:]) == ("two", "lines", "key sk-0123456789"), "events are not told in text"
+    first, second, third = spoken(A_KEY="sk-0123456789")
+    assert (first[9:], second, third[9:]) == ("two", "lines", "key ⟨A_KEY⟩"), "events are not told in text"
     assert spoken(RETORT_LOG="yaml")[-1].endswith("RETORT_LOG='yaml' in the environment: expected text or json")
 
 

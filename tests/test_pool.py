@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from requested import missing, requests_of
 from retort import sampling
 from retort.asking import student_asked
-from retort.cluster.skew import installed
 from retort.records import SCHEMA_VERSION, Chain, FinishReason, Problem, Request, Verdict, to_table
 from retort.rollouts import Rollout
 from retort.store import Object, Store, open_store
@@ -318,7 +317,7 @@ def test_problems_that_ask_the_same_share_their_chains(pool: Pool, store: Store)
     (partition,) = wanted.partitions
     writer = Writer(store, Address("verdicts", 1, {}, {}))
     row = {"plan": 0, "partition": partition, "share": 0, "prompts": [prompt.as_row() for prompt in wanted.prompts]}
-    verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig(), installed())
+    verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
     (key,) = store.keys(writer.address.prefix)
     file = writer.put("again", store.get(key))
     verdicts = list(writer.commit([replace(file, name="v.parquet")], {}).records(Verdict))
@@ -346,7 +345,7 @@ def test_a_partition_that_is_verified_in_shares_has_the_same_verdicts(pool: Pool
         for number, share in enumerate(made):
             rows = [prompt.as_row() for prompt in share]
             row = {"plan": 0, "partition": partition, "share": number, "prompts": rows}
-            done = verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig(), installed())
+            done = verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
             assert (done["gone"], done["chains"]) == (0, sum(each.num_chains for each in distinct(share)))
             files += [File(**file) for file in json.loads(done["files"])]
         found.append(sorted(writer.commit(files, {}).records(Verdict), key=lambda each: (each.problem_id, each.index)))

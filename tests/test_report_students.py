@@ -518,7 +518,7 @@ def test_chains_are_found_by_any_reason_and_keep_their_lines(opened: Page, conte
 
 
 def test_what_belongs_to_one_run_is_counted_together(contents: Contents, opened: Page):
-    assert list(stage_seconds(contents.artifacts)["checkpoint"]) == [
+    assert list(stage_seconds(contents)["checkpoint"]) == [
         *(f"{s}@{n}" for s in ("etd", "cot") for n in range(3)),
         "pair",
         "label-only",

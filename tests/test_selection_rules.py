@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retort.cluster.skew import installed
 from retort.records import Problem, Verdict, to_table
 from retort.selection import SelectionConfig, example, label, left_out, select, select_group
 from retort.thoughts import THOUGHTS
@@ -131,7 +132,7 @@ def test_a_smaller_budget_takes_a_part_of_what_a_larger_one_takes():
 
 
 def test_an_example_is_the_students_prompt_and_the_chain_without_blanks_around_it():
-    table = select_group(to_table(Verdict, ALL[:2]), SelectionConfig(), {})
+    table = select_group(to_table(Verdict, ALL[:2]), SelectionConfig(), {}, installed())
     assert table.column("fate").to_pylist() == ["selected", "wrong"]
     (row, _) = table.to_pylist()
     assert (row["prompt"], row["target"], row["index"]) == ("Question: q?\n", "It is 3.", 0)

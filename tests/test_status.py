@@ -158,14 +158,33 @@ def test_a_training_under_way_is_shown_with_the_step_of_its_last_state(store: St
         assert any(line.split()[:2] == ["training", "cot@1"] and "step 600 saved" in line for line in lines_of(store))
 
 
-def spend(store: Store, name: str, **figures: int) -> None:
-    """Make what a teacher's sampling leaves, and a student's training."""
+def spend(store: Store, name: str, plan: str = "one", **figures: int) -> None:
+    """Make what a teacher's sampling of a plan leaves, and a student's training."""
     stats = dict.fromkeys(Sampled.__dataclass_fields__, 0) | figures
-    sampling = Writer(store, Address("sampling", 1, {"name": name}, {}), f"{name}/cot").commit([], stats)
+    sampling = Writer(store, Address("sampling", 1, {"name": name, "plan": plan}, {}), f"{name}/cot").commit([], stats)
     learned = {"train_seconds": 90.0, "example_tokens": 5000, "computed": {"workers": 2}}
     checkpoint = Writer(store, Address("checkpoint", 1, {"name": name}, {}), "student").commit([], learned)
     for stage, of, made in (("sampling", f"{name}/cot", sampling), ("checkpoint", "student", checkpoint)):
-        logger.info("kept", extra=event("kept", stage, of, made.prefix))
+        logger.info("kept", extra=event("kept", stage, of, made.prefix, made.manifest["attempt"]))
+
+
+def test_two_plans_of_one_name_are_both_paid(store: Store) -> None:
+    with Journal(store, "mine", "sweep"):
+        for plan, sampled in (("one", 100), ("other", 20)):
+            spend(store, "tiny", plan, sampled=sampled)
+    told = json.loads("\n".join(lines_of(store, "--json")))
+    assert told["runs"][0]["cost"]["tiny"]["sampled"] == 120
+
+
+def test_what_two_runs_made_at_once_is_paid_by_the_one_that_was_first(store: Store) -> None:
+    with Journal(store, "one", "distill"):
+        spend(store, "tiny", sampled=100)
+    with Journal(store, "two", "distill"):
+        spend(store, "tiny", sampled=100)  # the same outputs: the first one's are kept
+    told = json.loads("\n".join(lines_of(store, "--json")))
+    costs = {run["run"]: run["cost"] for run in told["runs"]}
+    assert costs["one"]["tiny"]["sampled"] == 100
+    assert costs["two"] == {}
 
 
 def test_what_a_run_made_is_what_it_cost_and_what_it_found_was_paid_before(store: Store) -> None:
@@ -175,7 +194,7 @@ def test_what_a_run_made_is_what_it_cost_and_what_it_found_was_paid_before(store
     prefixes = {stage.stage: stage.artifact for stage in newest(store).stages}
     with Journal(store, "mine", "distill"):
         for stage, of in (("sampling", "tiny/cot"), ("checkpoint", "student")):
-            logger.info("kept", extra=event("kept", stage, of, prefixes[stage]))
+            logger.info("kept", extra=event("kept", stage, of, prefixes[stage], "an attempt of the first"))
     told = json.loads("\n".join(lines_of(store, "--json")))
     again, first = told["runs"]
     assert again["cost"] == {}

@@ -117,7 +117,7 @@ def _instance(
         last=events[-1]["driver_time"],
         stages=tuple(_with_step(store, stage) for stage in _stages(events)),
         reason=next((event.get("text", "") for event in ends if event["event"] == "failed"), ""),
-        said=next((event["text"] for event in reversed(events) if event["event"] == "said"), ""),
+        said=next((event.get("text", "") for event in reversed(events) if event["event"] == "said"), ""),
         warnings=tuple(event for event in events if event["event"] == "warning"),
         sampled={} if ends else _sampled(own, signs),
     )
@@ -138,12 +138,14 @@ def _state(head: dict[str, Any], own: Sequence[Sign], now_s: Callable[[], float]
 def _stages(events: Sequence[Event]) -> Iterator[Stage]:
     """What was kept, in order, and what was begun and not kept."""
     begun = {event["artifact"]: event for event in events if event["event"] == "stage started"}
+    attempts = {event["attempt"] for event in events if event["event"] == "stage started"}
     kept = {event["artifact"] for event in events if event["event"] == "kept"}
     for event in events:
         stage, of, artifact = (event.get(key, "") for key in ("stage", "of", "artifact"))
         if event["event"] == "kept":
             since = begun.get(artifact, event)["driver_time"]
-            yield Stage(stage, of, artifact, since, is_kept=True, is_made=artifact in begun)
+            is_made = event.get("attempt", "") in attempts
+            yield Stage(stage, of, artifact, since, is_kept=True, is_made=is_made)
         elif event["event"] == "stage started" and artifact not in kept and stage not in UNCOUNTED:
             yield Stage(stage, of, artifact, event["driver_time"], is_kept=False, is_made=True)
 

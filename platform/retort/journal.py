@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from retort.logs import utc, without_secrets
+from retort.logs import about, utc, without_secrets
 from retort.store import Store
 from retort.store.claims import this_process
 
@@ -105,15 +105,20 @@ class Journal(logging.Handler):
         name, within_s = getattr(record, "event", ""), SOON_S
         if not name:
             name, within_s = ("warning", LATER_S) if record.levelno >= logging.WARNING else ("said", SAID_S)
-        told = {key: getattr(record, key, "") for key in ("stage", "of", "artifact")}
-        told["text"] = "" if hasattr(record, "event") else record.getMessage()
+        told = {key: value or "" for key, value in about(record).items()}
+        told["attempt"] = getattr(record, "attempt", "")
+        try:
+            told["text"] = "" if hasattr(record, "event") else record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit their line: it is said, and the run goes on
+            self.handleError(record)
+            return
         self._note(name, told, within_s, record.created)
 
     def _note(self, name: str, told: Mapping[str, str], within_s: float = 0.0, at_s: float | None = None) -> None:
         """Have an event written within a time."""
         made: Event = {"driver_time": utc(at_s or time.time()), "event": name}
         made |= {key: without_secrets(value)[:MOST_TEXT] for key, value in told.items() if value}
-        what = name, made.get("stage", ""), made.get("of", ""), made.get("artifact", "")
+        what = name, *(made.get(key, "") for key in ("stage", "of", "artifact", "attempt"))
         with self._changed:
             if name == "said":
                 self._said = made

@@ -4,8 +4,9 @@
  "of": "cot", "artifact": "artifacts/checkpoint/3fa94c…/", "message": "kept checkpoint cot", "logger": "retort.run",
  "pid": 4711}
 
-`stage`, `of` and `artifact` are null in all lines but events, which `logger.info(…, extra=event(…))` tells of: those go
-to the journal (`journal.py`) and into JSON, and are left out of text, which says the same in lines of its own.
+`stage`, `of` and `artifact` are those of what is under way in the driver: of several artifacts that one stage makes
+together, `of` is what their names begin with, and `artifact` null. Events, which `logger.info(…, extra=event(…))` tells
+of, have their own; they go to the journal (`journal.py`) and into JSON, and are left out of text, which says the same.
 """
 
 import json
@@ -13,10 +14,10 @@ import logging
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 VARIABLE = "RETORT_LOG"
 _SECRET = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)(?!.*(?:FILE|PATH|DIR)$)")
@@ -32,6 +33,9 @@ class Log:
     run: str = ""
     job: str = ""
     is_json: bool = False
+    stage: str = ""
+    of: str = ""
+    artifact: str = ""
 
 
 class _Current:
@@ -39,6 +43,8 @@ class _Current:
 
     log: Log | None = None
     handler: logging.Handler | None = None
+    under_way: ClassVar[dict[str, tuple[str, str]]] = {}
+    """Stage, and what of, by artifact."""
 
 
 def current() -> Log:
@@ -75,21 +81,44 @@ def refuse(told: object) -> None:
     if _Current.log is not None and _Current.log.is_json:
         logging.getLogger(__name__).error("%s", told)
     else:
-        sys.stderr.write(f"{told}\n")
+        sys.stderr.write(f"{without_secrets(str(told))}\n")
 
 
 def handler(log: Log, text: str, stream: TextIO) -> logging.Handler:
     """A handler that writes as a process was told to."""
     made = logging.StreamHandler(stream)
-    made.setFormatter(_Json(log) if log.is_json else logging.Formatter(text, "%H:%M:%S"))
+    made.setFormatter(_Json(log) if log.is_json else _Text(text, "%H:%M:%S"))
+    made.addFilter(_follow)
     if not log.is_json:
         made.addFilter(lambda record: not hasattr(record, "event"))
     return made
 
 
-def event(name: str, stage: str, of: str = "", artifact: str = "") -> dict[str, str]:
-    """The `extra` of a record that tells of an event: what happened to which stage, of what, at which artifact."""
-    return {"event": name, "stage": stage, "of": of, "artifact": artifact}
+def _follow(record: logging.LogRecord) -> bool:
+    """Keep in mind what is under way, by the events."""
+    name, artifact = getattr(record, "event", ""), getattr(record, "artifact", "")
+    if name == "stage started":
+        _Current.under_way[artifact] = (getattr(record, "stage", ""), getattr(record, "of", ""))
+    elif name == "kept":
+        _Current.under_way.pop(artifact, None)
+    else:
+        return True
+    stage = next((stage for stage, _ in reversed(_Current.under_way.values())), "")
+    together = {key: of for key, (each, of) in _Current.under_way.items() if each == stage}
+    if len(together) == 1:
+        (artifact, of), *_ = together.items()
+    else:
+        makers = {of.partition("/")[0] for of in together.values()}
+        artifact, of = "", makers.pop() if len(makers) == 1 else ""
+    _Current.log = replace(current(), stage=stage, of=of, artifact=artifact)
+    return True
+
+
+def event(name: str, stage: str, of: str = "", artifact: str = "", attempt: str = "") -> dict[str, str]:
+    """The `extra` of a record that tells of an event: what happened to which stage, of what, at which artifact, and to
+    which attempt at that.
+    """
+    return {"event": name, "stage": stage, "of": of, "artifact": artifact, "attempt": attempt}
 
 
 def utc(at_s: float) -> str:
@@ -99,10 +128,24 @@ def utc(at_s: float) -> str:
 
 def without_secrets(text: str) -> str:
     """A text in which no value of this process's environment stands whose variable is named as secrets are."""
-    for name, value in os.environ.items():
+    for name, value in sorted(os.environ.items(), key=lambda variable: len(variable[1]), reverse=True):
         if len(value) >= _LEAST_SECRET and _SECRET.search(name.upper()) and value in text:
             text = text.replace(value, f"⟨{name}⟩")
     return text
+
+
+def about(record: logging.LogRecord) -> dict[str, str | None]:
+    """`stage`, `of` and `artifact` of a record: its own where it is an event, else what is under way."""
+    source = record if hasattr(record, "event") else current()
+    return {name: getattr(source, name, None) or None for name in ("stage", "of", "artifact")}
+
+
+class _Text(logging.Formatter):
+    """Records as text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line, or as several where it has a traceback."""
+        return without_secrets(super().format(record))
 
 
 class _Json(logging.Formatter):
@@ -122,7 +165,7 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "run": self._log.run,
             "job": self._log.job,
-            **{name: getattr(record, name, None) or None for name in ("stage", "of", "artifact")},
+            **about(record),
             "message": without_secrets(message),
             "logger": record.name,
             "pid": record.process,

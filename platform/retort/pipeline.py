@@ -68,7 +68,10 @@ def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = Fal
     for student in recipe.student:
         for number, (name, role, seed) in enumerate(student_parts(student)):
             # Of a pair the first tells: the losses of two models are no curve.
-            run.keep("checkpoint", name, train_part(run, student, name, role, seed, tells_tune and number == 0))
+            training = training_of(run, student, name, role, seed, tells_tune and number == 0)
+            if not tells_tune and find(store, training.address) is None:
+                check_fits(recipe, until, from_training=True)  # before it is trained, not when it is to answer
+            run.keep("checkpoint", name, train(store, training))
     if until == "train":
         return run
     for teacher in recipe.teacher:
@@ -152,7 +155,7 @@ def ask_teachers(run: Run, with_references: bool) -> None:
     for teacher in run.recipe.teacher:
         if config.pilot is not None:
             plans = pilot_plans(wanted[teacher.id], config.pilot.problems)
-            judge(run, teacher.model, plans, f"{teacher.id} (pilot)", left, is_kept=False)
+            judge(run, teacher.model, plans, f"{teacher.id} (pilot)", left, is_output=False)
             check_pilot(run, teacher.id, plans, config.pilot)
         judge(run, teacher.model, wanted[teacher.id], teacher.id, left)
 
@@ -182,16 +185,15 @@ def check_pilot(run: Run, teacher_id: str, plans: Plans, pilot: Pilot) -> None:
             )
 
 
-def train_part(
+def training_of(
     run: Run, student: Student, name: str, role: Role | None, seed: int, tells_tune: bool = False
-) -> Artifact:
-    """One checkpoint of a student."""
+) -> Training:
+    """What makes one checkpoint of a student."""
     corpus = run.artifacts["corpus"][student.corpus]
     config = student.training.model_copy(update={"seeds": (seed,)})
     view = None if role is None or student.rollout.iterative is None else (role, student.rollout.iterative)
     revision, examined = models.pin(student.base, student.revision), exam(run, student)
-    training = Training(corpus, student.base, revision, student.init, config, name, view, examined, tells_tune)
-    return train(run.store, training)
+    return Training(corpus, student.base, revision, student.init, config, name, view, examined, tells_tune)
 
 
 def judge(
@@ -200,7 +202,7 @@ def judge(
     plans: Plans,
     name: str,
     left: Callable[[], int | None] = lambda: None,
-    is_kept: bool = True,
+    is_output: bool = True,
 ) -> None:
     """Sample what the pools of a model lack, in one engine session, and verify all that was asked for.
 
@@ -223,9 +225,8 @@ def judge(
         sampled = find(run.store, _address(plans[key][0]))
         assert sampled is not None
         _tell_lacks(model, f"{name}, {key}", sampled.stats, artifact.stats)
-        if is_kept:
-            run.keep("sampling", f"{name}/{key}", sampled)
-            run.keep("verdicts", f"{name}/{key}", artifact)
+        run.keep("sampling", f"{name}/{key}", sampled, is_output)
+        run.keep("verdicts", f"{name}/{key}", artifact, is_output)
 
 
 def _tell_lacks(model: Model, name: str, sampled: Mapping[str, Any], judged: Mapping[str, Any]) -> None:
@@ -240,12 +241,13 @@ def _tell_lacks(model: Model, name: str, sampled: Mapping[str, Any], judged: Map
 
 
 def check_room(run: Run, until: Stage) -> None:
-    """Before a teacher is paid, see whether the machines have room for every stage. What was done before needs none.
+    """Before a teacher is paid, see whether the machines have room for every stage; done teachers need none.
 
     Raises:
         ValueError: what some stage asks for, and what there is.
     """
-    wanted = (teacher_plans(run, teacher, with_references=True) for teacher in run.recipe.teacher)
+    has_references = until in ("evaluate", "report")
+    wanted = (teacher_plans(run, teacher, has_references) for teacher in run.recipe.teacher)
     if not all(_is_judged(run, plan) for plans in wanted for plan, _ in plans.values()):
         check_fits(run.recipe, until)
 

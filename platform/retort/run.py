@@ -32,10 +32,12 @@ class Run:
     store: Store
     artifacts: dict[str, dict[str, Artifact]] = field(default_factory=dict)
 
-    def keep(self, stage: str, name: str, artifact: Artifact) -> Artifact:
-        """Count an artifact, made or found, to this run."""
-        logger.info("kept %s %s", stage, name, extra=event("kept", stage, name, artifact.prefix))
-        self.artifacts.setdefault(stage, {})[name] = artifact
+    def keep(self, stage: str, name: str, artifact: Artifact, is_output: bool = True) -> Artifact:
+        """Count an artifact, made or found, to this run; one that is no output of it is only told of."""
+        told = event("kept", stage, name, artifact.prefix, artifact.manifest.get("attempt", ""))
+        logger.info("kept %s %s", stage, name, extra=told)
+        if is_output:
+            self.artifacts.setdefault(stage, {})[name] = artifact
         return artifact
 
     def problems(self, tasks: Sequence[str], splits: Sequence[str]) -> list[Problem]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from retort.instances import LIVING, READERS, Instance, Stage, instances
 from retort.logs import utc
-from retort.report.cost import maker, sampling_stats, stage_seconds
+from retort.report.cost import STAGES, maker, sampling_stats, union_s
 from retort.report.formatting import ABSENT, count, duration
 from retort.store import Store
 from retort.store.artifacts import Artifact, open_artifact
@@ -64,25 +64,22 @@ def costs_of(store: Store, found: Sequence[Instance]) -> dict[str, Costs]:
 
 
 def _costs(stages: Sequence[Stage], opened: Mapping[str, Artifact | None]) -> Costs:
-    by_stage: dict[str, dict[str, Artifact]] = defaultdict(dict)
+    groups: dict[tuple[str, str], list[Artifact]] = defaultdict(list)
     for stage in stages:
         if (artifact := opened[stage.artifact]) is not None:
-            by_stage[stage.stage][stage.of] = artifact
+            groups[stage.stage, maker(stage.stage, stage.of)].append(artifact)
     found: Costs = defaultdict(lambda: defaultdict(float))
-    by_model: dict[str, list[Artifact]] = defaultdict(list)
-    for name, artifact in by_stage["sampling"].items():
-        by_model[maker("sampling", name)].append(artifact)
-    for model, artifacts in by_model.items():
-        stats = sampling_stats(artifacts)
-        for figure in ("sampled", "prompt_tokens", "output_tokens", "engine_s"):
-            found[model][figure] += stats.get(figure, 0)
-    for name, artifact in by_stage["checkpoint"].items():
-        workers = artifact.stats.get("computed", {}).get("workers", 1)
-        found[maker("checkpoint", name)]["training_worker_s"] += artifact.stats["train_seconds"] * workers
-        found[maker("checkpoint", name)]["training_tokens"] += artifact.stats["example_tokens"]
-    for seconds in stage_seconds(by_stage).values():
-        for name, value in seconds.items():
-            found[name]["seconds"] += value
+    for (stage, name), artifacts in groups.items():
+        if stage == "sampling":
+            stats = sampling_stats(artifacts)
+            for figure in ("sampled", "prompt_tokens", "output_tokens", "engine_s"):
+                found[name][figure] += stats.get(figure, 0)
+        for artifact in artifacts if stage == "checkpoint" else ():
+            workers = artifact.stats.get("computed", {}).get("workers", 1)
+            found[name]["training_worker_s"] += artifact.stats["train_seconds"] * workers
+            found[name]["training_tokens"] += artifact.stats["example_tokens"]
+        if stage in STAGES:
+            found[name]["seconds"] += union_s(artifacts)
     return {model: dict(figures) for model, figures in found.items()}
 
 
@@ -176,7 +173,7 @@ def _wrong(each: Instance, kept: Collection[str]) -> Iterator[str]:
         yield f"{where} {told}; {'done since' if since else 'the same command goes on from there'}"
     if len(each.warnings) > 0:
         number = f"{len(each.warnings)} warnings, the last" if len(each.warnings) > 1 else "a warning"
-        yield f"{where}: {number}: {each.warnings[-1]['text']}"
+        yield f"{where}: {number}: {each.warnings[-1].get('text', '')}"
 
 
 def _spent(found: Sequence[Instance], costs: Mapping[str, Costs]) -> Iterator[list[str]]:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from retort import answers, prompts
+from retort import answers, logs, prompts
 from retort.cluster import live
 from retort.cluster.skew import Installed, installed
 from retort.records import Chain, Problem, Verdict
@@ -27,7 +27,7 @@ from retort.solvers.zygote import Limits, Sandbox
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
-from retort.store.plan import Plan, PlannedPrompt, Until, distinct, shares, wanted_keys
+from retort.store.plan import Plan, PlannedPrompt, Until, distinct, prefix, shares, wanted_keys
 from retort.store.pool import rows_digest
 from retort.thoughts import THOUGHTS
 
@@ -37,7 +37,7 @@ LIBRARIES = ("sympy", "math-verify", "numpy")
 """What computes within the sandbox, beside Python itself."""
 REPORT_EVERY_S = 5.0
 CHAINS_AT_ONCE = 100_000
-"""Chains that a task holds, with their verdicts: 0.5 GB where each has 700 characters. A larger partition is read in
+"""Chains that a task holds, with their verdicts: 0.3 GB where each has 700 characters. A larger partition is read in
 several tasks, each of which reads through all of its segments."""
 ACCEPTED = ("correct", "unlabelled")
 """Reasons of chains that count as accepted while they are sampled: `unlabelled` where there is no gold answer."""
@@ -140,18 +140,6 @@ def verdict(
     )
 
 
-def prefix(accepted: Mapping[int, bool], num_correct: int) -> tuple[int, bool]:
-    """How many chains 0, 1, … `until_correct` takes: those up to the last that it needs; and whether it has enough.
-
-    A chain that is missing ends the prefix, so that what is used never depends on which chains finished first.
-    """
-    found = length = 0
-    while found < num_correct and length in accepted:
-        found += accepted[length]
-        length += 1
-    return length, found >= num_correct
-
-
 def drawn(prompts: list[PlannedPrompt], verdicts: Iterable[Verdict], until: Until) -> tuple[dict[str, int], int]:
     """The length of each prompt's `prefix`, by hash, and how many chains those lack that have not enough.
 
@@ -172,18 +160,14 @@ def drawn(prompts: list[PlannedPrompt], verdicts: Iterable[Verdict], until: Unti
 
 
 def verify_partition(
-    row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig, driver: Installed
+    row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig
 ) -> dict[str, Any]:
     """Read what a share of a partition's prompts wants of the pool, write verdicts as one file of the plan's artifact.
 
     `{plan, partition, share, prompts}` in; the files, a digest of the rows read, counts of reasons and of chains that
     are `gone` (wanted, and not in the pool) out. `plans` holds each plan without its prompts, its model's id, its
     writer. Under `until_correct` a second file lists the keys used: how many chains of each prompt.
-
-    Raises:
-        ValueError: this machine has other versions than the `driver`, by which the artifact is addressed.
     """
-    driver.check()
     plan, model_id, writer = plans[row["plan"]]
     wanted = [PlannedPrompt.from_row(prompt) for prompt in row["prompts"]]
     keys = wanted_keys(wanted)
@@ -215,6 +199,17 @@ def verify_partition(
         "logprobs": sum(verdict.logprob is not None for verdict in verdicts),
         "protected_by": protected_by,
     }
+
+
+def _task(row: dict[str, Any], driver: Installed, log: logs.Log, **work: Any) -> dict[str, Any]:
+    """`verify_partition` on some machine of the cluster, which logs as the `driver` does.
+
+    Raises:
+        ValueError: it has other versions than the driver, by which the artifact is addressed.
+    """
+    driver.check()
+    logs.configure(log, "%(message)s", replaces=log.is_json)
+    return verify_partition(row, **work)
 
 
 def _put_lengths(writer: Writer, name: str, lengths: Mapping[str, int]) -> File:
@@ -280,31 +275,8 @@ def verify(
 
 
 def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: VerificationConfig, not_given: int) -> None:
-    import ray
-
     writers = [Writer(store, address(plan, config)) for plan in plans]
-    rows = [
-        {"plan": number, "partition": partition, "share": place, "prompts": [prompt.as_row() for prompt in share]}
-        for number, plan in enumerate(plans)
-        for partition, prompts in plan.partitions.items()
-        for place, share in enumerate(shares(prompts, CHAINS_AT_ONCE))
-    ]
-    work = [(plan.without_prompts(), model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    results: list[dict[str, Any]] = []
-    done, said_at = 0, time.monotonic()
-    total = sum(plan.num_wanted for plan in plans)
-    verifying = dataset.map(
-        partial(verify_partition, plans=work, config=config, driver=installed()),
-        num_cpus=1,
-        resources=live.verifying() or None,
-    )
-    for result in verifying.iter_rows():
-        results.append(result)
-        done += result["chains"]
-        if time.monotonic() - said_at > REPORT_EVERY_S:
-            logger.info("verification: %d/%d chains", done, total)
-            said_at = time.monotonic()
+    results = _judged(plans, writers, model_id, config)
     for number, (plan, writer) in enumerate(zip(plans, writers, strict=True)):
         parts = [result for result in results if result["plan"] == number]
         gone = sum(part["gone"] for part in parts)
@@ -322,6 +294,38 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
         told = stats["wanted"], stats["rows"], stats["reasons"]
         logger.info("verification of %s: %d chains wanted, %d verdicts: %s", thoughts, *told)
         writer.commit([File(**file) for part in parts for file in json.loads(part["files"])], stats)
+
+
+def _judged(
+    plans: Sequence[Plan], writers: Sequence[Writer], model_id: str, config: VerificationConfig
+) -> list[dict[str, Any]]:
+    """What the tasks make of all shares of the plans' partitions."""
+    import ray
+
+    rows = [
+        {"plan": number, "partition": partition, "share": place, "prompts": [prompt.as_row() for prompt in share]}
+        for number, plan in enumerate(plans)
+        for partition, prompts in plan.partitions.items()
+        for place, share in enumerate(shares(prompts, CHAINS_AT_ONCE))
+    ]
+    work = [(plan.without_prompts(), model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    results: list[dict[str, Any]] = []
+    done, said_at = 0, time.monotonic()
+    total = sum(plan.num_wanted for plan in plans)
+    judging = dataset.map(
+        partial(_task, plans=work, config=config, driver=installed(), log=logs.current()),
+        num_cpus=1,
+        resources=live.verifying() or None,
+    )
+    with live.Waiting([live.verification()]):
+        for result in judging.iter_rows():
+            results.append(result)
+            done += result["chains"]
+            if time.monotonic() - said_at > REPORT_EVERY_S:
+                logger.info("verification: %d/%d chains", done, total)
+                said_at = time.monotonic()
+    return results
 
 
 def _summary(plan: Plan, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`jobs/check_cluster.py`: what a cluster file still lacks, whether a recipe fits on it, and what an hour costs."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from retort import loading
@@ -17,11 +17,11 @@ PRICES = Path("cluster/prices.toml")
 def cluster_commands(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Iterator[str]:
     """The lines of the check; ends with status 1 where something is empty or has no room."""
     parser.add_argument("cluster", metavar="FILE", type=Path, help="a file of `ray up`, or a RayCluster manifest")
-    told = "a recipe that is to run there, with its overrides"
-    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help=told)
+    about = "a recipe that is to run there, with its overrides"
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help=about)
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*")
-    told = f"table of dollars an hour, to be edited (default {PRICES})"
-    parser.add_argument("--prices", metavar="TABLE", type=Path, default=PRICES, help=told)
+    about = f"table of dollars an hour, to be edited (default {PRICES})"
+    parser.add_argument("--prices", metavar="TABLE", type=Path, default=PRICES, help=about)
     given = parser.parse_intermixed_args(arguments)
     launch, prices = read_launch(given.cluster), read_prices(given.prices)
     yield from _shown(launch, prices)
@@ -53,10 +53,20 @@ def _shown(launch: Launch, prices: Prices) -> Iterator[str]:
         yield "an hour costs what the nodes below the pods do, which this manifest does not name"
         return
     least = sum(kind.least * (each[kind.name] or 0) for kind in launch.types)
-    most = sum(kind.most * (each[kind.name] or 0) for kind in launch.types)
+    most = _at_most(launch, each)
     unpriced = [kind.name for kind in launch.types if each[kind.name] is None]
     beside = f", and {', '.join(unpriced)}, for which the table has no price" if unpriced else ""
     yield f"an hour: ${_dollars(least)} at rest, ${_dollars(most)} with every machine{beside}"
+
+
+def _at_most(launch: Launch, each: Mapping[str, float | None]) -> float:
+    """Dollars an hour of as many machines as there may be at a time, the dearest first."""
+    left, dollars = launch.most_workers, 0.0
+    for kind in sorted(launch.types, key=lambda kind: each[kind.name] or 0, reverse=True):
+        number = kind.most if kind.is_head or left is None else min(kind.most, left)
+        dollars += number * (each[kind.name] or 0)
+        left = left if kind.is_head or left is None else left - number
+    return dollars
 
 
 def _fitted(launch: Launch, path: str, overrides: Sequence[str]) -> Iterator[str]:
@@ -66,10 +76,10 @@ def _fitted(launch: Launch, path: str, overrides: Sequence[str]) -> Iterator[str
     for demand in demands(recipe, any(kind.gpus for kind in launch.types)):
         fitting = [kind for kind in launch.types if kind.fits(demand.bundle)]
         wanted = demand.bundle.get("GPU", 0)
-        few = [_with_gpus(kind) for kind in launch.types if wanted and kind not in fitting]
+        few = [_with_gpus(kind) for kind in launch.types if kind.gpus < wanted]
         where = f"on {', '.join(kind.name for kind in fitting)}" if fitting else "nowhere"
         yield f"{demand.text}: {where}" + (f"; too few GPUs for one: {', '.join(few)}" if few else "")
-        if (line := unmet(demand, launch.types)) is not None:
+        if (line := unmet(demand, launch.types, launch.most_workers)) is not None:
             lacking.append(line)
     return lacking
 

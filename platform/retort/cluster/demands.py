@@ -12,14 +12,15 @@ from retort.training.trainer import demand
 STAGES = ("sample", "curate", "train", "evaluate", "report")
 
 
-def demands(recipe: Recipe, has_gpus: bool, until: str = "report") -> list[Demand]:
-    """What the stages up to one ask for, on a cluster that has GPUs or not. One stage has the machines at a time."""
+def demands(recipe: Recipe, has_gpus: bool, until: str = "report", from_training: bool = False) -> list[Demand]:
+    """What the stages up to one ask for, all or those from training on, on a cluster that has GPUs or not.
+
+    One stage has the machines at a time.
+    """
     last = STAGES.index(until)
-    asked = [
-        each
-        for teacher in recipe.teacher
-        for each in Model(teacher.engine, (teacher.settings,)).demands(f"teacher {teacher.id}", has_gpus)
-    ]
+    asked: list[Demand] = []
+    for teacher in () if from_training else recipe.teacher:
+        asked += Model(teacher.engine, (teacher.settings,)).demands(f"teacher {teacher.id}", has_gpus)
     if last >= STAGES.index("train"):
         trained = [student for student in recipe.student if student.training.num_workers]
         asked += [demand(student.training, student.id) for student in trained]
@@ -37,9 +38,9 @@ def _served(recipe: Recipe, student: Student) -> Model:
     return Model(engine, (settings,) * len(student.roles), Rollout())
 
 
-def check_fits(recipe: Recipe, until: str) -> None:
+def check_fits(recipe: Recipe, until: str, from_training: bool = False) -> None:
     """Raises ValueError where neither the cluster's machines nor those that it may start have room for a stage."""
-    live.refuse(demands(recipe, live.has_gpus(), until))
+    live.refuse([live.verification(), *demands(recipe, live.has_gpus(), until, from_training)])
 
 
 def forecast(recipe: Recipe, launch: Launch, until: str = "report") -> list[str]:
@@ -49,12 +50,12 @@ def forecast(recipe: Recipe, launch: Launch, until: str = "report") -> list[str]
         ValueError: some machine that it needs is none of the cluster's; each on a line.
     """
     asked = demands(recipe, any(kind.gpus for kind in launch.types), until)
-    refused = [line for each in asked if (line := unmet(each, launch.types)) is not None]
+    refused = [line for each in asked if (line := unmet(each, launch.types, launch.most_workers)) is not None]
     if refused:
         raise ValueError("\n".join(f"cluster {launch.source.name}: {line}" for line in refused))
     lines = [f"cluster {launch.source.name}: " + "; ".join(_described(launch))]
     for each in asked:
-        fitting = [kind.name for kind in launch.types if kind.fits(each.bundle)]
+        fitting = [kind.name for kind in launch.types if kind.most and kind.fits(each.bundle)]
         lines.append(f"machines for {each.text}, on {' or '.join(fitting)}")
     return lines
 

@@ -17,6 +17,8 @@ from pydantic import TypeAdapter
 FILL_IN = "FILL_IN"
 """Stands in a cluster file wherever its user has something to say."""
 KINDS = ("CPU", "GPU")
+UNBOUNDED = 2**31 - 1
+"""What KubeRay takes for `maxReplicas` where it is not given."""
 UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
@@ -31,6 +33,7 @@ class NodeType:
     instance: str = ""
     """What the cloud calls it; empty where the file does not say."""
     is_spot: bool = False
+    is_head: bool = False
 
     @property
     def gpus(self) -> float:
@@ -54,8 +57,8 @@ class Launch:
     """`aws`, `gcp`, `fake_multinode`, …; `kuberay`."""
     region: str
     types: tuple[NodeType, ...]
-    head: str
-    """The name of the head's type."""
+    most_workers: int | None
+    """Machines of all types at a time, the head apart; None bounds each type alone."""
     unfilled: tuple[str, ...]
     """Dotted names of fields that are still to be filled in."""
 
@@ -74,11 +77,16 @@ def read_launch(path: Path) -> Launch:
         documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cluster file {path}: {' '.join(str(error).split())}") from error
-    for document in documents:
-        if isinstance(document, dict) and "available_node_types" in document:
-            return _of_launcher(path, document)
-        if isinstance(document, dict) and document.get("kind") in ("RayCluster", "RayJob"):
-            return _of_kuberay(path, document)
+    try:
+        for document in documents:
+            if isinstance(document, dict) and "available_node_types" in document:
+                return _of_launcher(path, document)
+            if isinstance(document, dict) and document.get("kind") in ("RayCluster", "RayJob"):
+                return _of_kuberay(path, document)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"cluster file {path}: {type(error).__name__}: {error}; expected fields as `ray up` or KubeRay reads them"
+        ) from error
     raise ValueError(
         f"cluster file {path}: expected a file of `ray up` (available_node_types), or a manifest with a RayCluster"
     )
@@ -92,14 +100,19 @@ def _of_launcher(path: Path, document: Mapping[str, Any]) -> Launch:
         config = row.get("node_config") or {}
         is_head = name == head
         least, most = (1, 1) if is_head else (row.get("min_workers", 0), min(row.get("max_workers", limit), limit))
-        market = config.get("InstanceMarketOptions") or {}
-        scheduling = config.get("scheduling") or {}
+        is_spot = _is_spot(config)
         instance = str(config.get("InstanceType") or config.get("machineType") or "").rsplit("/", 1)[-1]
-        is_spot = market.get("MarketType") == "spot" or scheduling.get("provisioningModel") == "SPOT"
         resources = _numbers(path, name, row.get("resources") or {})
-        types.append(NodeType(name, resources, least, most, instance, is_spot or bool(scheduling.get("preemptible"))))
-    region = str(provider.get("region", ""))
-    return Launch(path, str(provider.get("type", "")), region, tuple(types), head, tuple(_unfilled(document)))
+        types.append(NodeType(name, resources, least, most, instance, is_spot, is_head))
+    region, kind = str(provider.get("region", "")), str(provider.get("type", ""))
+    return Launch(path, kind, region, tuple(types), int(limit), tuple(_unfilled(document)))
+
+
+def _is_spot(config: Mapping[str, Any]) -> bool:
+    """Whether a cloud is asked for a machine that it may take back."""
+    market, scheduling = config.get("InstanceMarketOptions") or {}, config.get("scheduling") or {}
+    is_spot = market.get("MarketType") == "spot" or scheduling.get("provisioningModel") == "SPOT"
+    return is_spot or bool(scheduling.get("preemptible"))
 
 
 def _of_kuberay(path: Path, document: Mapping[str, Any]) -> Launch:
@@ -108,18 +121,26 @@ def _of_kuberay(path: Path, document: Mapping[str, Any]) -> Launch:
         spec = spec.get("rayClusterSpec")
         if spec is None:
             raise ValueError(f"cluster file {path}: this RayJob joins another cluster; expected that one's manifest")
-    head = _group(path, "head", spec["headGroupSpec"], 1, 1)
-    groups = [
-        _group(path, row["groupName"], row, row.get("minReplicas", 0), row["maxReplicas"] * row.get("numOfHosts", 1))
-        for row in spec.get("workerGroupSpecs", ())
-    ]
-    return Launch(path, "kuberay", "", (head, *groups), "head", tuple(_unfilled(document)))
+    groups = [_group(path, row["groupName"], row) for row in spec.get("workerGroupSpecs", ())]
+    types = (_group(path, "head", spec["headGroupSpec"], is_head=True), *groups)
+    beside = [other for other in sorted(path.parent.glob("*.yaml")) if other.resolve() != path.resolve()]
+    unfilled = [*_unfilled(document), *(place for other in beside for place in _unfilled_of(other))]
+    return Launch(path, "kuberay", "", types, None, tuple(unfilled))
 
 
-def _group(path: Path, name: str, row: Mapping[str, Any], least: int, most: int) -> NodeType:
+def _unfilled_of(path: Path) -> Iterator[str]:
+    """What is empty in a manifest that is applied with a cluster's."""
+    for document in yaml.safe_load_all(path.read_text()):
+        name = f"{path.name}: {(document or {}).get('kind', '')}"
+        yield from (f"{name}.{place}" for place in _unfilled(document))
+
+
+def _group(path: Path, name: str, row: Mapping[str, Any], is_head: bool = False) -> NodeType:
     """What a pod of a group offers: what its start parameters say, or its container may have."""
-    pod = row["template"]["spec"]
-    limits = (pod["containers"][0].get("resources") or {}).get("limits") or {}
+    pod, hosts = row["template"]["spec"], row.get("numOfHosts", 1)
+    least, most = (1, 1) if is_head else (row.get("minReplicas", 0) * hosts, row.get("maxReplicas", UNBOUNDED) * hosts)
+    has = pod["containers"][0].get("resources") or {}
+    limits = {**(has.get("requests") or {}), **(has.get("limits") or {})}
     told, started = dict[str, Any](), row.get("rayStartParams") or {}
     for kind, limit, parameter in (("CPU", "cpu", "num-cpus"), ("GPU", "nvidia.com/gpu", "num-gpus")):
         if (amount := started.get(parameter, limits.get(limit))) is not None:
@@ -127,8 +148,8 @@ def _group(path: Path, name: str, row: Mapping[str, Any], least: int, most: int)
     # Quoted for the shell that starts Ray: '"{\"verifier\": 16}"'.
     others = str(started.get("resources", "{}")).strip("'\"").replace('\\"', '"')
     resources = _numbers(path, name, told | json.loads(others))
-    is_spot = any("spot" in str(each).lower() for each in pod.get("tolerations", ()))
-    return NodeType(name, resources, least, most, "", is_spot)
+    is_spot = any("spot" in f"{key}={value}".lower() for key, value in (pod.get("nodeSelector") or {}).items())
+    return NodeType(name, resources, least, most, "", is_spot, is_head)
 
 
 def _numbers(path: Path, name: str, resources: Mapping[str, Any]) -> dict[str, float]:

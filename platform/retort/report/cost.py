@@ -47,7 +47,7 @@ Stats = dict[str, float]
 
 def cost(contents: Contents) -> Section:
     """Tokens by model, seconds by stage."""
-    seconds = stage_seconds(contents.artifacts)
+    seconds = stage_seconds(contents)
     if not seconds:
         return Section("cost", "Cost", (Remark("This run holds no artifact that took time."),))
     by_stage = {STAGES[stage]: sum(parts.values()) for stage, parts in seconds.items()}
@@ -82,12 +82,12 @@ def _start_s(made: Artifact) -> float:
     return made.manifest["created_at_s"] - made.manifest["seconds"]
 
 
-def stage_seconds(artifacts: Mapping[str, Mapping[str, Artifact]]) -> Seconds:
+def stage_seconds(contents: Contents) -> Seconds:
     """Seconds by stage and by what was made: plans of one model count as one, and so do students that share a run."""
     found: Seconds = {}
     for stage in STAGES:
         groups: dict[str, list[Artifact]] = defaultdict(list)
-        for name, artifact in artifacts.get(stage, {}).items():
+        for name, artifact in contents.stage(stage).items():
             groups[maker(stage, name)].append(artifact)
         if groups:
             found[stage] = {name: union_s(made) for name, made in groups.items()}

@@ -203,7 +203,7 @@ def _hashes(sides: Sequence[Side]) -> Iterator[list[str]]:
 def cost(sides: Sequence[Side]) -> Section:
     """Seconds by stage, tokens by role and checkpoint."""
     letters = [side.letter for side in sides]
-    seconds = [stage_seconds(side.contents.artifacts) for side in sides]
+    seconds = [stage_seconds(side.contents) for side in sides]
     by_stage = (
         [word, *(duration(sum(found[stage].values())) if stage in found else ABSENT for found in seconds)]
         for stage, word in STAGES.items()

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from retort import logs, prompts, rollouts
@@ -62,11 +62,12 @@ class Model:
         """What one actor with the engines of all roles takes of Ray, and what these take beside."""
         return max((config.bundles(has_gpus) for config in self.configs), key=lambda bundles: bundles[0]["GPU"])
 
-    def demands(self, what: str, has_gpus: bool) -> list[Demand]:
-        """What its actors ask for, on a cluster that has GPUs or not."""
-        actors, remedy = self.configs[0].num_actors, "actors, or the GPUs of an engine"
+    def demands(self, what: str, has_gpus: bool, actors: int | None = None) -> list[Demand]:
+        """What its actors ask for, on a cluster that has GPUs or not; sampling begins with one of them."""
+        actors = self.configs[0].num_actors if actors is None else actors
+        remedy = "the GPUs of an engine, or another accelerator_type"
         counts = Counter(tuple(sorted(bundle.items())) for bundle in self.bundles(has_gpus))
-        return [Demand(what, dict(bundle), count * actors, remedy) for bundle, count in counts.items()]
+        return [Demand(what, dict(bundle), each * actors, each, remedy) for bundle, each in counts.items()]
 
     def pool(self, store: Store, distribution: SamplingDistribution) -> Pool:
         """The pool of this model under a distribution."""
@@ -243,7 +244,8 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
     fills = math.ceil(first.capacity / ordered.batch_chains)
     in_flight = max(1, min(STRAGGLERS * fills, math.ceil(len(ordered.batches) / actors)))
     rows = [_row(batch) for batch in ordered.batches]
-    asked = replace(model.demands(f"sampling {settings.label}", has_gpus)[0], count=actors)
+    asked = model.demands(f"sampling {settings.label}", has_gpus, actors)
+    live.refuse(asked)
     with live.Waiting(asked):
         # A block each: Ray Data wants to know how many rows go to a GPU at a time, and would join smaller blocks to as
         # many. Not `from_arrow_refs`, which sends a task after each to ask what it holds, and starts workers for that.

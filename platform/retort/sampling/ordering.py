@@ -12,8 +12,8 @@ from typing import Any
 
 from retort.sampling.drawing import Order, accepts
 from retort.solvers.zygote import Sandbox
-from retort.store.plan import CHARACTERS_PER_TOKEN, Gap, Plan, PlannedPrompt, distinct, united, wanted_keys
-from retort.verification import VerificationConfig, prefix
+from retort.store.plan import CHARACTERS_PER_TOKEN, Gap, Plan, PlannedPrompt, distinct, prefix, united, wanted_keys
+from retort.verification import VerificationConfig
 
 BATCH_CHAINS = (16, 256)
 """Fewest and most chains that travel together: a batch names its segments, so that large ones make few objects."""

@@ -15,6 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retort.cluster import live
+from retort.cluster.room import Demand
+from retort.cluster.skew import Installed, installed
 from retort.records import Example, Problem, Verdict, as_row, from_rows, from_table, to_table
 from retort.selection import counts, picks
 from retort.selection.budgets import Limit, Source, limits, supplies
@@ -116,14 +119,17 @@ def _select(
     read = partial(read_verdicts, store=store, tasks=tuple(tasks))
     rows = files.map_batches(read, batch_size=1, batch_format="pyarrow")
     groups = rows.groupby("problem_id", num_partitions=num_files)
-    chosen = groups.map_groups(partial(select_group, config=config, left_out=left_out), batch_format="pyarrow")
-    allowed: Mapping[Source, Limit] | None = None
-    if config.pick == "open_ended" or config.total_chains is not None:
+    chosen = groups.map_groups(
+        partial(select_group, config=config, left_out=left_out, driver=installed()), batch_format="pyarrow"
+    )
+    write = partial(write_examples, writer=writer)
+    with live.Waiting([Demand("selection", {"CPU": 1.0}, 1, 1, "nothing: it takes one CPU")]):
+        if config.pick != "open_ended" and config.total_chains is None:
+            return chosen.map_batches(partial(write, allowed=None), batch_size=None, batch_format="pyarrow").take_all()
         chosen = chosen.materialize()
         counted = chosen.map_batches(count_supplies, batch_size=None, batch_format="pyarrow")
         allowed = limits(supplies(counted.take_all()), config)
-    write = partial(write_examples, writer=writer, allowed=allowed)
-    return chosen.map_batches(write, batch_size=None, batch_format="pyarrow").take_all()
+        return chosen.map_batches(partial(write, allowed=allowed), batch_size=None, batch_format="pyarrow").take_all()
 
 
 def read_verdicts(keys: pa.Table, store: Store, tasks: tuple[str, ...]) -> pa.Table:
@@ -134,12 +140,16 @@ def read_verdicts(keys: pa.Table, store: Store, tasks: tuple[str, ...]) -> pa.Ta
     return to_table(Verdict, found)
 
 
-def select_group(group: pa.Table, config: SelectionConfig, left_out: Mapping[str, str]) -> pa.Table:
+def select_group(group: pa.Table, config: SelectionConfig, left_out: Mapping[str, str], driver: Installed) -> pa.Table:
     """`select` on one problem's verdicts: an example of every chain, and columns with what became of it.
 
     `fate`; `source`, its thought and teacher, and `rank`, its place among those of its source that are selected; of its
     thought `bigrams` and `stratum`, and whether it `leads` the thought's chains, so that problems can be counted.
+
+    Raises:
+        ValueError: this machine has other versions than the `driver`, by which the artifact is addressed.
     """
+    driver.check()
     fates = select(from_rows(Verdict, group.to_pylist()), config, left_out)
     columns: list[dict[str, Any]] = []
     examples: list[Example] = []

@@ -186,7 +186,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         """Tell the journal; a copy that is sent to a worker tells nothing."""
-        told = event("stage started", self.address.stage, self.label, self.address.prefix)
+        told = event("stage started", self.address.stage, self.label, self.address.prefix, self.attempt)
         logger.info("making %s", f"{self.address.stage} {self.label}".rstrip(), extra=told)
 
     def put(self, name: str, data: bytes) -> File:
@@ -218,6 +218,7 @@ class Writer:
         manifest = {
             "format": FORMAT,
             **self.address.describe(),
+            "attempt": self.attempt,
             "files": [{"name": file.name, "key": file.key, "size": file.size} for file in files],
             "stats": dict(stats),
             "seconds": round(time.time() - self.started_at_s, 3),

@@ -4,7 +4,7 @@ A plan lists prompts, not chains, so that thirty chains a problem cost no more m
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -54,6 +54,18 @@ class Until:
 
     num_correct: int
     verifier: dict[str, Any]
+
+
+def prefix(accepted: Mapping[int, bool], num_correct: int) -> tuple[int, bool]:
+    """How many chains 0, 1, … `until_correct` takes: those up to the last that it needs; and whether it has enough.
+
+    A chain that is missing ends the prefix, so that what is used never depends on which chains finished first.
+    """
+    found = length = 0
+    while found < num_correct and length in accepted:
+        found += accepted[length]
+        length += 1
+    return length, found >= num_correct
 
 
 class Gap(NamedTuple):

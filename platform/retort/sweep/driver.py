@@ -19,7 +19,6 @@ import platformdirs
 
 from retort import logs, pipeline
 from retort.cluster import live
-from retort.cluster.room import capacity
 from retort.config import Recipe, Teacher
 from retort.report import report
 from retort.run import Run, index, prepare
@@ -40,6 +39,8 @@ VERSION = 2
 TRIALS = ("trials",)
 """What a driver claims of a sweep."""
 POLL_S = 2.0
+MOST_TRIALS = 16
+"""Trials at a time where a recipe does not say: each has half a GB of the driver's machine for its own process."""
 
 
 class Sweep:
@@ -314,11 +315,16 @@ def _directory(trial: Any) -> str:
 
 
 def num_concurrent(recipe: Recipe) -> int:
-    """Trials at a time: as many as the recipe says, or as the machines can train that there are or may be; at least
-    one."""
+    """Trials at a time: as many as the recipe says, or as can train on the machines that there are or may be.
+
+    Each has a process beside the driver's, which trains where `num_workers` is 0: that machine bounds them too.
+    """
     config, training = swept(recipe), student_of(recipe).training
-    workers = max(training.most_workers, 1)
-    return config.max_concurrent or max(capacity(training.worker_bundle, live.node_types()) // workers, 1)
+    if config.max_concurrent:
+        return config.max_concurrent
+    here = (os.cpu_count() or 1) // training.cpus_per_worker
+    able = here if training.num_workers == 0 else live.most(training.worker_bundle) // training.most_workers
+    return max(1, min(able, MOST_TRIALS))
 
 
 def _scheduler(sweep: Sweep) -> Any:

@@ -148,7 +148,7 @@ def _run_workers(training: Training, writer: Writer) -> Made:
     if not training.tells_tune:
         live.refuse([asked])
     logger.info("training %s: starting %s worker(s) for %d steps", label, workers, config.steps)
-    with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting(asked):
+    with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting([asked]):
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={
@@ -200,7 +200,8 @@ def interruptible(call: Callable[[], Result]) -> Result:
 def demand(config: TrainingConfig, label: str) -> Demand:
     """What the workers of a training ask for at least, all at once."""
     remedy = "num_workers, cpus_per_worker or gpus_per_worker"
-    return Demand(f"training {label}", config.worker_bundle, config.least_workers, remedy)
+    least = config.least_workers
+    return Demand(f"training {label}", config.worker_bundle, least, least, remedy)
 
 
 def train_worker(arguments: dict[str, Any]) -> Made | None:
