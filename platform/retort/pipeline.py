@@ -93,6 +93,7 @@ def quieten_data() -> None:
     context.print_on_execution_start = False
     # A partition of slow programs may well take half an hour, Ray Data's limit; sampling sets it for itself.
     context.execution_no_progress_timeout_s = -1
+    context.raise_original_map_exception = True  # a refusal, of one line, and not an exception around it
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
