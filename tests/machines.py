@@ -17,7 +17,7 @@ from typing import Self
 
 import psutil
 
-from faults.job import end
+from faults.job import end, title_of
 from namespaces import Namespace
 from s3_servers.processes import free_ports
 
@@ -48,7 +48,7 @@ class Machine:
 
     def working(self) -> list[str]:
         """The titles of its workers that have something to do."""
-        titles = [next(iter(each.cmdline()), "") for each in self.processes() if each.is_running()]
+        titles = [title_of(each) for each in self.processes()]
         return [title for title in titles if title.startswith("ray::") and "IDLE" not in title and "Agent" not in title]
 
     def kill(self) -> None:

@@ -171,6 +171,29 @@ def test_a_bundle_never_spans_machines(bundle: dict[str, float], holds: int) -> 
     assert capacity(bundle, [EIGHT, SMALL]) == holds
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "head_node_type: head",
+            "head_node_type: nix",
+            "head_node_type = 'nix'; expected one of head",
+        ),
+        ("type: aws, ", "", "provider has no type"),
+        ("max_workers: 2", "max_workers: many", "teacher.max_workers = 'many'; expected a number of machines"),
+        ("min_workers: 0", "min_workers: 5", "teacher: at least 5 machines, at most 2"),
+        ('"GPU": 8', '"GPU": -8', "teacher: GPU = -8; expected a number of at least 0"),
+        ("max_workers: 6", "max_workers: 0", "expected the second to be larger"),
+    ],
+)
+def test_a_cluster_file_that_cannot_be_meant_is_refused_in_one_line(aws: Path, old: str, new: str, said: str) -> None:
+    assert old in AWS
+    aws.write_text(AWS.replace(old, new, 1))
+    with pytest.raises(ValueError, match=rf"\Acluster file {aws}: [^\n]+\Z") as refused:
+        read_launch(aws)
+    assert said in str(refused.value)
+
+
 def test_all_types_together_have_no_more_workers_than_the_cluster_may() -> None:
     head = NodeType("head", {"CPU": 8}, 1, 1, is_head=True)
     assert capacity({"CPU": 1, "GPU": 1}, [EIGHT, SMALL, head], most_workers=3) == 2 * 8 + 1
@@ -261,9 +284,10 @@ def test_the_check_says_what_is_empty_what_fits_and_what_an_hour_costs(recipe_fi
     assert "still empty: cluster_name" in done.stdout
     aws.write_text(AWS.replace("FILL_IN", "mine"))
     assert run_job(*job).returncode == 0
-    prices.write_text('[aws."us-east-1"]\n"m7i.2xlarge" = { on_demand = -1 }\n')
-    with pytest.raises(ValueError, match=r"aws.us-east-1.m7i.2xlarge.on_demand"):
-        read_prices(prices)
+    for wrong in ("-1", "inf", "nan"):
+        prices.write_text(f'[aws."us-east-1"]\n"m7i.2xlarge" = {{ on_demand = {wrong} }}\n')
+        with pytest.raises(ValueError, match=r"aws.us-east-1.m7i.2xlarge.on_demand"):
+            read_prices(prices)
 
 
 def test_a_cluster_that_may_grow_is_known_before_it_has_grown(

@@ -85,7 +85,7 @@ class Journal(logging.Handler):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         logging.getLogger("retort").removeHandler(self)
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # Ray makes the latter of SIGTERM: `ray job stop`
             self._note("interrupted", {})
         elif error is not None:
             self._note("failed", {"text": reason(error)})

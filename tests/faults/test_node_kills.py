@@ -18,7 +18,7 @@ from faults import seam
 from faults.job import ACTOR, Job, title_of
 from faults.killing import wait_for_moment
 from faults.ledger import Ledger, Segments, on_disk, plan_of
-from machines import Machines
+from machines import Machine, Machines
 from recordings import COUNTS, recipe, write_recording
 from retort.intervals import wilson
 from retort.records import Example, Prediction, Verdict, as_row
@@ -117,10 +117,15 @@ def pool_of(plan: Plan, store: Path) -> Segments:
     return lambda: {name: read for name, read in all_of().items() if f"/{plan.pool.prefix}" in name}
 
 
+def at_work_on(stage: str, machines: Machines) -> list[Machine]:
+    """The machines whose processes say that they work on a stage."""
+    return [each for each in machines.workers if re.search(STAGES[stage][2], " ".join(each.working()))]
+
+
 def kill_one(machines: Machines, ledger: Ledger, stage: str, rng: random.Random) -> bool:
     """Kill a machine, one that works on a stage if there is any, and start another; whether there was one."""
     machines.until_joined(2)
-    at_work = [each for each in machines.workers if re.search(STAGES[stage][2], " ".join(each.working()))]
+    at_work = at_work_on(stage, machines)
     worker = rng.choice(at_work or machines.workers)
     actors = [process.pid for process in worker.processes() if ACTOR in title_of(process)]
     machines.replace(worker)
@@ -135,12 +140,14 @@ def kill_machines(
     """Kill a machine at a random moment of each stage; the stages that lost one which worked on them."""
     struck: list[str] = []
     since_s = job.start()
-    for stage, (begun, _, _) in STAGES.items():
+    for stage, (begun, ended, _) in STAGES.items():
         job.until(lambda begun=begun: re.search(begun, job.output) is not None, f"{stage} began")
         if stage == "sampling":
             wait_for_moment(job, ledger, rng, since_s, NUM_WANTED // 2)
         else:
-            time.sleep(rng.uniform(0, lasts[stage]))
+            while not at_work_on(stage, machines) and not re.search(ended, job.output):
+                time.sleep(0.05)
+            time.sleep(rng.uniform(0, lasts[stage] / 3))
         if kill_one(machines, ledger, stage, rng):
             struck.append(stage)
     assert job.wait() == 0, job.output[-3000:]

@@ -8,7 +8,7 @@ from retort import loading
 from retort.cluster.demands import demands
 from retort.cluster.nodes import Launch, NodeType, read_launch, told
 from retort.cluster.prices import Prices, hourly, read_prices
-from retort.cluster.room import unmet
+from retort.cluster.room import capacity, unmet
 from retort.store.inventory import table
 
 PRICES = Path("cluster/prices.toml")
@@ -31,7 +31,7 @@ def cluster_commands(parser: argparse.ArgumentParser, arguments: list[str] | Non
     yield from troubles
     if troubles:
         raise SystemExit(1)
-    yield f"{given.cluster}: nothing is empty" + (", and the recipe has room" if given.recipe else "")
+    yield f"{given.cluster}: nothing is empty" + (", and the recipe can run" if given.recipe else "")
 
 
 def _shown(launch: Launch, prices: Prices) -> Iterator[str]:
@@ -55,6 +55,9 @@ def _shown(launch: Launch, prices: Prices) -> Iterator[str]:
     least = sum(kind.least * (each[kind.name] or 0) for kind in launch.types)
     most = _at_most(launch, each)
     unpriced = [kind.name for kind in launch.types if each[kind.name] is None]
+    if len(unpriced) == len(launch.types):
+        yield f"an hour: not known, the table has no price for {launch.provider} {launch.region}".rstrip()
+        return
     beside = f", and {', '.join(unpriced)}, for which the table has no price" if unpriced else ""
     yield f"an hour: ${_dollars(least)} at rest, ${_dollars(most)} with every machine{beside}"
 
@@ -78,6 +81,8 @@ def _fitted(launch: Launch, path: str, overrides: Sequence[str]) -> Iterator[str
         wanted = demand.bundle.get("GPU", 0)
         few = [_with_gpus(kind) for kind in launch.types if kind.gpus < wanted]
         where = f"on {', '.join(kind.name for kind in fitting)}" if fitting else "nowhere"
+        holds = capacity(demand.bundle, launch.types, launch.most_workers)
+        where += f", {holds} at a time" if 0 < holds < demand.count else ""
         yield f"{demand.text}: {where}" + (f"; too few GPUs for one: {', '.join(few)}" if few else "")
         if (line := unmet(demand, launch.types, launch.most_workers)) is not None:
             lacking.append(line)

@@ -57,6 +57,10 @@ def forecast(recipe: Recipe, launch: Launch, until: str = "report") -> list[str]
     for each in asked:
         fitting = [kind.name for kind in launch.types if kind.most and kind.fits(each.bundle)]
         lines.append(f"machines for {each.text}, on {' or '.join(fitting)}")
+    if launch.unfilled:
+        lines.append(
+            f"cluster {launch.source.name}: {len(launch.unfilled)} fields are empty; jobs/check_cluster.py names them"
+        )
     return lines
 
 

@@ -83,7 +83,7 @@ def read_launch(path: Path) -> Launch:
                 return _of_launcher(path, document)
             if isinstance(document, dict) and document.get("kind") in ("RayCluster", "RayJob"):
                 return _of_kuberay(path, document)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, yaml.YAMLError) as error:
         raise ValueError(
             f"cluster file {path}: {type(error).__name__}: {error}; expected fields as `ray up` or KubeRay reads them"
         ) from error
@@ -93,19 +93,40 @@ def read_launch(path: Path) -> Launch:
 
 
 def _of_launcher(path: Path, document: Mapping[str, Any]) -> Launch:
-    provider = document.get("provider") or {}
-    head, limit = str(document.get("head_node_type")), document.get("max_workers", 2)
+    provider, rows, head = document.get("provider") or {}, document["available_node_types"], document["head_node_type"]
+    if head not in rows:
+        raise ValueError(f"cluster file {path}: head_node_type = {head!r}; expected one of {', '.join(rows)}")
+    if not provider.get("type"):
+        raise ValueError(f"cluster file {path}: provider has no type; expected aws, gcp or another that `ray up` knows")
+    limit = _count(path, "max_workers", document.get("max_workers", 2))
     types: list[NodeType] = []
-    for name, row in document["available_node_types"].items():
-        config = row.get("node_config") or {}
-        is_head = name == head
-        least, most = (1, 1) if is_head else (row.get("min_workers", 0), min(row.get("max_workers", limit), limit))
-        is_spot = _is_spot(config)
+    for name, row in rows.items():
+        config, is_head = row.get("node_config") or {}, name == head
+        least = 1 if is_head else _count(path, f"{name}.min_workers", row.get("min_workers", 0))
+        most = 1 if is_head else min(_count(path, f"{name}.max_workers", row.get("max_workers", limit)), limit)
         instance = str(config.get("InstanceType") or config.get("machineType") or "").rsplit("/", 1)[-1]
         resources = _numbers(path, name, row.get("resources") or {})
-        types.append(NodeType(name, resources, least, most, instance, is_spot, is_head))
-    region, kind = str(provider.get("region", "")), str(provider.get("type", ""))
-    return Launch(path, kind, region, tuple(types), int(limit), tuple(_unfilled(document)))
+        types.append(_bounded(path, NodeType(name, resources, least, most, instance, _is_spot(config), is_head)))
+    if (least := sum(kind.least for kind in types if not kind.is_head)) > limit:
+        raise ValueError(f"cluster file {path}: max_workers = {limit}; expected at least {least}, all min_workers")
+    return Launch(
+        path, str(provider["type"]), str(provider.get("region", "")), tuple(types), limit, tuple(_unfilled(document))
+    )
+
+
+def _count(path: Path, field: str, value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"cluster file {path}: {field} = {value!r}; expected a number of machines")
+    return value
+
+
+def _bounded(path: Path, kind: NodeType) -> NodeType:
+    if kind.least > kind.most:
+        raise ValueError(
+            f"cluster file {path}: {kind.name}: at least {kind.least} machines, at most {kind.most}; expected the "
+            f"second to be larger"
+        )
+    return kind
 
 
 def _is_spot(config: Mapping[str, Any]) -> bool:
@@ -138,7 +159,8 @@ def _unfilled_of(path: Path) -> Iterator[str]:
 def _group(path: Path, name: str, row: Mapping[str, Any], is_head: bool = False) -> NodeType:
     """What a pod of a group offers: what its start parameters say, or its container may have."""
     pod, hosts = row["template"]["spec"], row.get("numOfHosts", 1)
-    least, most = (1, 1) if is_head else (row.get("minReplicas", 0) * hosts, row.get("maxReplicas", UNBOUNDED) * hosts)
+    least = 1 if is_head else _count(path, f"{name}.minReplicas", row.get("minReplicas", 0)) * hosts
+    most = 1 if is_head else _count(path, f"{name}.maxReplicas", row.get("maxReplicas", UNBOUNDED)) * hosts
     has = pod["containers"][0].get("resources") or {}
     limits = {**(has.get("requests") or {}), **(has.get("limits") or {})}
     told, started = dict[str, Any](), row.get("rayStartParams") or {}
@@ -149,7 +171,7 @@ def _group(path: Path, name: str, row: Mapping[str, Any], is_head: bool = False)
     others = str(started.get("resources", "{}")).strip("'\"").replace('\\"', '"')
     resources = _numbers(path, name, told | json.loads(others))
     is_spot = any("spot" in f"{key}={value}".lower() for key, value in (pod.get("nodeSelector") or {}).items())
-    return NodeType(name, resources, least, most, "", is_spot, is_head)
+    return _bounded(path, NodeType(name, resources, least, most, "", is_spot, is_head))
 
 
 def _numbers(path: Path, name: str, resources: Mapping[str, Any]) -> dict[str, float]:
@@ -160,8 +182,12 @@ def _numbers(path: Path, name: str, resources: Mapping[str, Any]) -> dict[str, f
         unit = text[len(digits) :]
         try:
             found[kind] = float(digits) * UNITS[unit]
+            if not 0 <= found[kind] < math.inf:
+                raise ValueError
         except (ValueError, KeyError):
-            raise ValueError(f"cluster file {path}: {name}: {kind} = {amount!r}; expected a number") from None
+            raise ValueError(
+                f"cluster file {path}: {name}: {kind} = {amount!r}; expected a number of at least 0"
+            ) from None
     return found
 
 

@@ -18,8 +18,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    on_demand: float = Field(gt=0)
-    spot: float | None = Field(default=None, gt=0)
+    on_demand: float = Field(gt=0, allow_inf_nan=False)
+    spot: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 Prices = Mapping[str, Mapping[str, Mapping[str, Price]]]
