@@ -94,7 +94,7 @@ def test_a_killed_driver_has_died_with_what_it_had_done_and_the_next_run_of_it_i
         while len(newest(store).stages) < 2:
             time.sleep(0.2)
         text = "\n".join(lines_of(store))
-        assert ": 1 running; all 1 runs" in text
+        assert ": 1 running; 1 of 1 runs follow" in text
         assert f"test (curate) on {os.uname().nodename}, pid {driver.pid}, since " in text
         assert "120 chains sampled, 10,000 tokens so far" in text
         os.kill(driver.pid, signal.SIGKILL)
@@ -105,7 +105,7 @@ def test_a_killed_driver_has_died_with_what_it_had_done_and_the_next_run_of_it_i
         ("sampling", "rec/cot", False),
     ]
     text = "\n".join(lines_of(store))
-    assert ": nothing runs now; all 1 runs" in text
+    assert ": nothing runs now; 1 of 1 runs follow" in text
     assert " in sampling rec/cot; 120 chains sampled, 10,000 tokens; the same command goes on from there" in text
 
     with drive(tmp_path, store_uri, "go") as driver:
@@ -207,7 +207,7 @@ def test_what_a_run_made_is_what_it_cost_and_what_it_found_was_paid_before(store
     assert machines.endswith("8 CPU, 1 GPU  1 h 30 min"), machines
     assert [line.split()[3:] for line in spent[1:3]] == [
         ["tiny", "120", "4,000", "6,000", "30.0", "s", "–"],
-        ["student", "0", "0", "0", "–", "3", "min", "00", "s"],
+        ["student", "–", "–", "–", "–", "3", "min", "00", "s"],
     ]
 
 
@@ -232,7 +232,7 @@ def test_the_newest_runs_are_told_of_and_gc_leaves_journals_alone(store: Store) 
         pass
     found, number = instances(store, 1)
     assert ([each.run for each in found], number) == (["second"], 2)
-    assert "the last 1 of 2 runs" in lines_of(store, "--last", "1")[0]
+    assert "1 of 2 runs follow" in lines_of(store, "--last", "1")[0]
     before = store.keys(ROOT)
     with gc.alone_on(store) as now_s:
         assert not [each for each in gc.leftovers(store, now_s + 1) if each.prefix.startswith(ROOT)]

@@ -31,7 +31,8 @@ Costs = dict[str, dict[str, float]]
 _ABOUT = """Times are by the clocks of the drivers. A run that was killed has `died` as soon as that can be known: at
 once on its own machine, elsewhere two minutes after its last sign of life (it is `silent` until then). Costs are those
 of what a run has made and finished, not of what it found; chains that were sampled before a run died are in their pools
-alone, and those of a sweep's trials on its report. Training is in seconds of workers; of a run that was killed the last
+alone, and those of a sweep's trials on its report. Engines are up once they have started. Training is in seconds of
+workers; of a run that was killed the last
 five minutes of machines may be missing."""
 
 
@@ -90,7 +91,7 @@ def shown(store: Store, found: Sequence[Instance], number: int, costs: Mapping[s
         return
     living = [each for each in found if each.state in LIVING]
     told = f"{len(living)} running" if living else "nothing runs now"
-    yield f"{store.uri}: {told}; {'all' if number <= len(found) else f'the last {len(found)} of'} {number} runs"
+    yield f"{store.uri}: {told}; {len(found)} of {number} runs follow"
     for each in living:
         yield ""
         yield from _under_way(each)
@@ -183,7 +184,8 @@ def _spent(found: Sequence[Instance], costs: Mapping[str, Costs]) -> Iterator[li
             times = [figures.get(name, 0) for name in ("engine_s", "training_worker_s")]
             if any(numbers) or any(times):
                 told = [duration(value) if value else ABSENT for value in times]
-                yield [each.run, _minute(each.began), model, *(count(int(value)) for value in numbers), *told]
+                counts = [count(int(value)) if value else ABSENT for value in numbers]
+                yield [each.run, _minute(each.began), model, *counts, *told]
 
 
 def _machines(found: Sequence[Instance]) -> Iterator[list[str]]:

@@ -23,13 +23,18 @@ def cluster_commands(parser: argparse.ArgumentParser, arguments: list[str] | Non
     about = f"table of dollars an hour, to be edited (default {PRICES})"
     parser.add_argument("--prices", metavar="TABLE", type=Path, default=PRICES, help=about)
     given = parser.parse_intermixed_args(arguments)
+    if given.cluster.is_dir():
+        raise ValueError(
+            f"cluster file {given.cluster}: a folder; expected a file, such as {given.cluster}/cluster.yaml"
+        )
     launch, prices = read_launch(given.cluster), read_prices(given.prices)
     yield from _shown(launch, prices)
-    troubles = [f"still empty: {place}" for place in launch.unfilled]
+    yield from (f"still empty: {place}" for place in launch.unfilled)
+    lacking: list[str] = []
     if given.recipe is not None:
-        troubles += yield from _fitted(launch, given.recipe, given.overrides)
-    yield from troubles
-    if troubles:
+        lacking = yield from _fitted(launch, given.recipe, given.overrides)
+    yield from lacking
+    if launch.unfilled or lacking:
         raise SystemExit(1)
     yield f"{given.cluster}: nothing is empty" + (", and the recipe can run" if given.recipe else "")
 
