@@ -74,7 +74,7 @@ def test_a_journal_tells_what_was_made_and_kept_and_how_it_ended(store_uri: str)
     assert times == sorted(times)
     *_, last = read(store, store.keys(ROOT)).values()
     assert (last["run"], last["pid"], last["ray_job"], last["dropped"]) == ("mine", os.getpid(), "01000000", 0)
-    assert len(store.keys(ROOT)) == 2, "the start, and what came within two seconds"
+    assert len(store.keys(ROOT)) < len(times), "what comes soon after another goes into one object"
 
 
 def test_two_drivers_at_once_keep_a_journal_each(store: Store) -> None:
