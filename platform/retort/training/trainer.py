@@ -37,11 +37,9 @@ logger = logging.getLogger(__name__)
 VERSION = 3
 LIBRARIES = ("torch", "transformers", "tokenizers")
 Result = TypeVar("Result")
-FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Troubles with disks that do not pass by themselves."""
+FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # of disks, as they do not pass
 MAX_FAILURES = 3
-"""Deaths of workers after which a training gives up: what kills one, such as too little memory, would for ever. The
-ends of machines that were announced do not count."""
+"""Deaths of workers after which a training gives up, as their cause may last; announced ends do not count."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +135,9 @@ def _run_here(training: Training, writer: Writer) -> Made:
 
 
 def _run_workers(training: Training, writer: Writer) -> Made:
-    """Train under Ray."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
+    """Train under Ray, which starts workers anew where they die, but ends where one dies while they are started."""
+    from ray.exceptions import RayError
+    from ray.train import ControllerError
 
     config, label = training.config, training.label
     workers = config.num_workers if isinstance(config.num_workers, int) else " to ".join(map(str, config.num_workers))
@@ -148,31 +145,40 @@ def _run_workers(training: Training, writer: Writer) -> Made:
     if not training.tells_tune:
         live.refuse([asked])
     logger.info("training %s: starting %s worker(s) for %d steps", label, workers, config.steps)
-    with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting([asked]):
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={
-                "training": training,
-                "writer": writer,
-                "driver": installed(),
-                "log": logs.current(),
-            },
-            torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=config.num_workers,
-                use_gpu=config.gpus_per_worker > 0,
-                resources_per_worker=config.worker_bundle,
-            ),
-            run_config=RunConfig(
-                name="run",
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[TuneReportCallback()] if training.tells_tune else [],
-            ),
-        )
-        made = interruptible(trainer.fit).return_value
-        assert isinstance(made, Made)
-        return made
+    failures = 0
+    while True:
+        try:
+            with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting([asked]):
+                return cast("Made", interruptible(_trainer(training, writer, scratch).fit).return_value)
+        except ControllerError as error:
+            failures += 1
+            if failures > MAX_FAILURES or not isinstance(error.controller_failure, RayError):
+                raise
+            logger.warning("training %s: its workers could not be started, trying again: %s", label, error)
+
+
+def _trainer(training: Training, writer: Writer, scratch: str) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    config = training.config
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"training": training, "writer": writer, "driver": installed(), "log": logs.current()},
+        torch_config=TorchConfig(backend="nccl" if config.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=config.gpus_per_worker > 0,
+            resources_per_worker=config.worker_bundle,
+        ),
+        run_config=RunConfig(
+            name="run",
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[TuneReportCallback()] if training.tells_tune else [],
+        ),
+    )
 
 
 def interruptible(call: Callable[[], Result]) -> Result:
