@@ -145,9 +145,9 @@ def kill_machines(
         if stage == "sampling":
             wait_for_moment(job, ledger, rng, since_s, NUM_WANTED // 2)
         else:
+            time.sleep(rng.uniform(0, lasts[stage] / 2))
             while not at_work_on(stage, machines) and not re.search(ended, job.output):
-                time.sleep(0.05)
-            time.sleep(rng.uniform(0, lasts[stage] / 3))
+                time.sleep(0.02)
         if kill_one(machines, ledger, stage, rng):
             struck.append(stage)
     assert job.wait() == 0, job.output[-3000:]
