@@ -276,6 +276,7 @@ def test_the_manifest_says_what_decided_the_output_and_what_it_is(store: Store):
         "libraries": {"pyarrow": pa.__version__},
         "files": [{"name": "scores.jsonl", "key": f"{ADDRESS.prefix}{writer.attempt}/scores.jsonl", "size": 17}],
         "stats": {"rows": 1},
+        "attempt": writer.attempt,
     }
     assert before - 0.01 <= created <= time.time() + 0.01
     assert 0 <= seconds <= 60
