@@ -175,6 +175,11 @@ assert logs.current() == replace(log, stage="corpus", of="chains", artifact="art
 logger.info("kept corpus chains", extra=logs.event("kept", "corpus", "chains", "artifacts/corpus/3fa94c/"))
 logger.debug("not this")
 assert logs.current() == log
+logger.info("index", extra=logs.event("stage started", "run", "", "artifacts/run/0d/"))
+assert logs.current() == log
+logger.info("training", extra=logs.event("stage started", "checkpoint", "cot", "artifacts/checkpoint/1a/"))
+logs.configure(replace(log, run="other"))  # an actor's next trial
+assert logs.current() == replace(log, run="other")
 """
 
 
@@ -194,11 +199,30 @@ def test_logs_are_json_where_the_environment_asks_for_it_and_text_elsewhere() ->
         ("info", "mine", "corpus", "chains", "artifacts/corpus/3fa94c/", "making corpus"),
         ("warning", "mine", "corpus", "chains", "artifacts/corpus/3fa94c/", "key ⟨A_KEY⟩"),
         ("info", "mine", "corpus", "chains", "artifacts/corpus/3fa94c/", "kept corpus chains"),
+        ("info", "mine", "run", None, "artifacts/run/0d/", "index"),
+        ("info", "mine", "checkpoint", "cot", "artifacts/checkpoint/1a/", "training"),
     ]
     assert all(line["time"].endswith("Z") and line["logger"] == "retort.speak" for line in lines)
     first, second, third = spoken(A_KEY="sk-0123456789")
     assert (first[9:], second, third[9:]) == ("two", "lines", "key ⟨A_KEY⟩"), "events are not told in text"
     assert spoken(RETORT_LOG="yaml")[-1].endswith("RETORT_LOG='yaml' in the environment: expected text or json")
+
+
+ACTOR = """\
+import logging
+from retort.logs import Log
+from retort.sampling.actor import quieten
+quieten(Log("mine", "distill", True, "sampling", "tiny", "artifacts/sampling/3fa94c/"))
+print("an engine's own words")
+logging.getLogger("retort.speak").warning("slow")
+"""
+
+
+def test_an_actor_writes_what_its_driver_has_under_way() -> None:
+    done = subprocess.run([sys.executable, "-c", ACTOR], capture_output=True, text=True, check=True)
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (line["run"], line["message"], done.stdout) == ("mine", "slow", "")
+    assert (line["stage"], line["of"], line["artifact"]) == ("sampling", "tiny", "artifacts/sampling/3fa94c/")
 
 
 def test_why_a_job_ends_is_a_line_of_json_too() -> None:

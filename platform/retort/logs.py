@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, TextIO
 
 VARIABLE = "RETORT_LOG"
 _SECRET = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)(?!.*(?:FILE|PATH|DIR)$)")
@@ -38,18 +38,19 @@ class Log:
     artifact: str = ""
 
 
-class _Current:
-    """Of this process."""
-
-    log: Log | None = None
-    handler: logging.Handler | None = None
-    under_way: ClassVar[dict[str, tuple[str, str]]] = {}
-    """Stage, and what of, by artifact."""
-
-
 def current() -> Log:
     """How this process was told to log, for the processes that it starts."""
-    return _Current.log or asked_for()
+    own = _own()
+    return asked_for() if own is None else own.log
+
+
+def _own() -> "Handler | None":
+    """The handler of this process; None where it was told nothing, or somebody else took its root logger."""
+    for logger in (logging.getLogger("retort"), logging.getLogger()):
+        for each in logger.handlers:
+            if isinstance(each, Handler):
+                return each
+    return None
 
 
 def asked_for() -> Log:
@@ -69,49 +70,71 @@ def configure(log: Log, text: str = "%(asctime)s %(message)s", replaces: bool = 
 
     Where somebody else has given the root logger handlers, it is left to them, or `replaces` them.
     """
-    if _Current.handler is not None:
-        logging.getLogger().removeHandler(_Current.handler)
-    _Current.log, _Current.handler = log, handler(log, text, sys.stderr)
-    logging.basicConfig(level=logging.INFO, handlers=[_Current.handler], force=replaces)
+    if (own := _own()) is not None:
+        logging.getLogger().removeHandler(own)
+    logging.basicConfig(level=logging.INFO, handlers=[Handler(log, text, sys.stderr)], force=replaces)
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it says where it found credentials, each time
 
 
 def refuse(told: object) -> None:
     """Tell on stderr why this process ends: a line of text, or an error among lines of JSON."""
-    if _Current.log is not None and _Current.log.is_json:
+    own = _own()
+    if own is not None and own.log.is_json:
         logging.getLogger(__name__).error("%s", told)
     else:
         sys.stderr.write(f"{without_secrets(str(told))}\n")
 
 
-def handler(log: Log, text: str, stream: TextIO) -> logging.Handler:
-    """A handler that writes as a process was told to."""
-    made = logging.StreamHandler(stream)
-    made.setFormatter(_Json(log) if log.is_json else _Text(text, "%H:%M:%S"))
-    made.addFilter(_follow)
-    if not log.is_json:
-        made.addFilter(lambda record: not hasattr(record, "event"))
-    return made
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes records as a process was told to; by the events among them, `log` says what is under way."""
 
+    def __init__(self, log: Log, text: str, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.setFormatter(logging.Formatter(text, "%H:%M:%S"))
+        self.log = log
+        self._under_way: dict[str, tuple[str, str]] = {}
+        """Stage, and what of, by artifact."""
 
-def _follow(record: logging.LogRecord) -> bool:
-    """Keep in mind what is under way, by the events."""
-    name, artifact = getattr(record, "event", ""), getattr(record, "artifact", "")
-    if name == "stage started":
-        _Current.under_way[artifact] = (getattr(record, "stage", ""), getattr(record, "of", ""))
-    elif name == "kept":
-        _Current.under_way.pop(artifact, None)
-    else:
-        return True
-    stage = next((stage for stage, _ in reversed(_Current.under_way.values())), "")
-    together = {key: of for key, (each, of) in _Current.under_way.items() if each == stage}
-    if len(together) == 1:
-        (artifact, of), *_ = together.items()
-    else:
-        makers = {of.partition("/")[0] for of in together.values()}
-        artifact, of = "", makers.pop() if len(makers) == 1 else ""
-    _Current.log = replace(current(), stage=stage, of=of, artifact=artifact)
-    return True
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; events only into JSON."""
+        if hasattr(record, "event"):
+            self._follow(record)
+        if self.log.is_json or not hasattr(record, "event"):
+            super().emit(record)
+
+    def _follow(self, record: logging.LogRecord) -> None:
+        name, artifact, stage, of = (getattr(record, key, "") for key in ("event", "artifact", "stage", "of"))
+        if name == "stage started" and stage != "run":  # an index is made at once, and no run keeps it
+            self._under_way[artifact] = (stage, of)
+        elif name == "kept":
+            self._under_way.pop(artifact, None)
+        stage = next((stage for stage, _ in reversed(self._under_way.values())), "")
+        together = {key: of for key, (each, of) in self._under_way.items() if each == stage}
+        if len(together) == 1:
+            (artifact, of), *_ = together.items()
+        else:
+            makers = {of.partition("/")[0] for of in together.values()}
+            artifact, of = "", makers.pop() if len(makers) == 1 else ""
+        self.log = replace(self.log, stage=stage, of=of, artifact=artifact)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A record as a line, or as several of text where it has a traceback."""
+        if not self.log.is_json:
+            return without_secrets(super().format(record))
+        message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{logging.Formatter().formatException(record.exc_info)}"
+        line: dict[str, Any] = {
+            "time": utc(record.created),
+            "level": record.levelname.lower(),
+            "run": self.log.run,
+            "job": self.log.job,
+            **about(record),
+            "message": without_secrets(message),
+            "logger": record.name,
+            "pid": record.process,
+        }
+        return json.dumps(line, ensure_ascii=False)
 
 
 def event(name: str, stage: str, of: str = "", artifact: str = "", attempt: str = "") -> dict[str, str]:
@@ -138,36 +161,3 @@ def about(record: logging.LogRecord) -> dict[str, str | None]:
     """`stage`, `of` and `artifact` of a record: its own where it is an event, else what is under way."""
     source = record if hasattr(record, "event") else current()
     return {name: getattr(source, name, None) or None for name in ("stage", "of", "artifact")}
-
-
-class _Text(logging.Formatter):
-    """Records as text."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """A record as a line, or as several where it has a traceback."""
-        return without_secrets(super().format(record))
-
-
-class _Json(logging.Formatter):
-    """Records as JSON, each on one line."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def format(self, record: logging.LogRecord) -> str:
-        """A record as one line."""
-        message = record.getMessage()
-        if record.exc_info:
-            message = f"{message}\n{self.formatException(record.exc_info)}"
-        line: dict[str, Any] = {
-            "time": utc(record.created),
-            "level": record.levelname.lower(),
-            "run": self._log.run,
-            "job": self._log.job,
-            **about(record),
-            "message": without_secrets(message),
-            "logger": record.name,
-            "pid": record.process,
-        }
-        return json.dumps(line, ensure_ascii=False)

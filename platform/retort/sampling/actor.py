@@ -51,7 +51,7 @@ class Settings:
 def quieten(log: Log) -> Path:
     """Send what this process writes to a file, for engines' processes talk much, but for our own log; the file."""
     stream = os.fdopen(os.dup(2), "w", buffering=1)
-    logging.getLogger("retort").addHandler(logs.handler(log, "%(asctime)s %(message)s", stream))
+    logging.getLogger("retort").addHandler(logs.Handler(log, "%(asctime)s %(message)s", stream))
     path = Path(tempfile.gettempdir(), f"retort-engine-{os.getpid()}.log")
     with path.open("ab") as file:
         for descriptor in (1, 2):
