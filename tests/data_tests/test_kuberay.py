@@ -133,6 +133,11 @@ def test_the_cluster_asks_for_a_token_and_is_not_open_to_the_world():
     assert not any(one["kind"] == "Ingress" or one.get("spec", {}).get("type") == "LoadBalancer" for one in manifests())
 
 
+def test_only_the_head_may_change_the_cluster():
+    pods = {name: group["template"]["spec"] for name, group in groups().items()}
+    assert {name for name, pod in pods.items() if pod.get("automountServiceAccountToken", True)} == {"head"}
+
+
 def test_secrets_are_referred_to_and_never_written_into_a_pod():
     secret = ("KEY", "TOKEN", "PASSWORD")
     pods = [group["template"]["spec"] for group in groups().values()]
