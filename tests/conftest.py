@@ -61,6 +61,13 @@ def s3_uri(s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return prefix_on(s3_server)
 
 
+@pytest.fixture
+def swift_uri(s3_servers: Callable[[str], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store on one of them, for what is not about stores."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return prefix_on(s3_servers("swift"))
+
+
 @pytest.fixture(params=["local", *S3_SERVERS])
 def store_uri(
     request: pytest.FixtureRequest,

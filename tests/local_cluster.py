@@ -34,6 +34,7 @@ class LocalCluster:
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self._home, self.history = home, list[Seen]()
+        self._types: dict[str, str] = {}  # of nodes that have gone, Ray does not tell them
         clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
         self._environment = {**clean, "HOME": str(home), "RAY_AUTH_MODE": "token", **environment}
         self._log = home / "cluster.log"
@@ -74,7 +75,13 @@ class LocalCluster:
         """Living machines by type, but for the head."""
         rows: list[dict[str, Any]] = self.ask("/nodes?view=summary")["data"]["summary"]
         alive = [row["raylet"] for row in rows if row["raylet"]["state"] == "ALIVE"]
+        self._types |= {row["nodeId"]: row["nodeTypeName"] for row in alive}
         return dict(Counter(row["nodeTypeName"] for row in alive if row["nodeTypeName"]))
+
+    def types_with(self, task: str) -> set[str]:
+        """Types of the machines that ran tasks of Ray Data which map a function."""
+        tasks: list[dict[str, Any]] = self.ask("/api/v0/tasks?limit=10000")["data"]["result"]["result"]
+        return {self._types[each["node_id"]] for each in tasks if task in each["name"]}
 
     def logs(self) -> list[Path]:
         """Every log of this cluster."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from retort import evaluation, loading, verification
 from retort.cluster import live, skew
@@ -125,8 +126,40 @@ def test_a_raycluster_says_what_its_pods_offer(tmp_path: Path) -> None:
     file.write_text(KUBERAY)
     head, teacher, verifier = read_launch(file).types
     assert head.resources == {"CPU": 0}, "its start parameters count, not what its container may have"
-    assert (teacher.resources, teacher.most, teacher.is_spot) == ({"CPU": 3.5, "GPU": 2}, 3, True)
+    assert (teacher.resources, teacher.most, teacher.is_spot) == ({"CPU": 4, "GPU": 2}, 3, True)
     assert (verifier.resources, verifier.is_spot) == ({"CPU": 16, "verifier": 16}, False)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        "{rayStartParams: {}, limits: {cpu: 3500m, nvidia.com/gpu: 2}}",
+        "{rayStartParams: {num-cpus: '3', num-gpus: '1'}, limits: {cpu: 16}}",
+        r"""{rayStartParams: {resources: '"{\"verifier\": 16}"'}, limits: {cpu: "16"}}""",
+        "{resources: {CPU: '4', verifier: '4'}, rayStartParams: {}, limits: {cpu: 3500m}}",
+        "{resources: {GPU: '1', verifier: '2'}, rayStartParams: {num-cpus: '6'}, limits: {cpu: 8}}",
+    ],
+)
+def test_pods_offer_what_rays_autoscaler_says(tmp_path: Path, group: str) -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import _get_ray_resources_from_group_spec
+
+    row = {"groupName": "workers", **yaml.safe_load(group)}
+    row["template"] = {"spec": {"containers": [{"name": "ray-worker", "resources": {"limits": row.pop("limits")}}]}}
+    file = tmp_path / "cluster.yaml"
+    head = {"rayStartParams": {}, "template": row["template"]}
+    file.write_text(yaml.safe_dump({"kind": "RayCluster", "spec": {"headGroupSpec": head, "workerGroupSpecs": [row]}}))
+    assert read_launch(file).types[1].resources == _get_ray_resources_from_group_spec(row, is_head=False)
+
+
+def test_what_kustomize_applies_with_a_raycluster_is_looked_at_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(KUBERAY)
+    (tmp_path / "store.yaml").write_text("kind: Secret\nstringData: {key: FILL_IN}\n")
+    (tmp_path / "job.yaml").write_text("kind: RayJob\nspec: {entrypoint: FILL_IN}\n")
+    (tmp_path / "values.yaml").write_text("- {{ a template }}\n")
+    assert read_launch(file).unfilled == ()
+    (tmp_path / "kustomization.yaml").write_text("resources: [store.yaml, cluster.yaml]\n")
+    assert read_launch(file).unfilled == ("store.yaml: Secret.stringData.key",)
 
 
 def test_a_launch_survives_json(aws: Path) -> None:
@@ -183,6 +216,7 @@ def test_a_bundle_never_spans_machines(bundle: dict[str, float], holds: int) -> 
         ("max_workers: 2", "max_workers: many", "teacher.max_workers = 'many'; expected a number of machines"),
         ("min_workers: 0", "min_workers: 5", "teacher: at least 5 machines, at most 2"),
         ('"GPU": 8', '"GPU": -8', "teacher: GPU = -8; expected a number of at least 0"),
+        ('        resources: {"CPU": 0}\n', "", "head has no resources"),
         ("max_workers: 6", "max_workers: 0", "expected the second to be larger"),
     ],
 )
@@ -238,13 +272,22 @@ def test_a_recipe_asks_for_gpus_where_the_cluster_may_start_some(recipe_file: Pa
     assert [each.what for each in demands(recipe, True, until="curate")] == ["teacher tiny"]
 
 
+def test_when_a_student_is_trained_others_need_no_room_for_it(recipe_file: Path) -> None:
+    recipe = loading.load(str(recipe_file), [])
+    (one,) = recipe.student
+    other = one.model_copy(update={"id": "other"})
+    both = recipe.model_copy(update={"student": (one, other)})
+    asked = [each.what for each in demands(both, has_gpus=False, trained=other)]
+    assert asked == ["training other", "answers of student", "answers of other"]
+
+
 def test_groups_of_gpus_may_be_in_several_machines(recipe_file: Path) -> None:
     overrides = ["teacher.tiny.tensor_parallel_size=8", "teacher.tiny.pipeline_parallel_size=2"]
-    recipe = loading.load(str(recipe_file), overrides)
+    recipe = loading.load(str(recipe_file), [*overrides, "teacher.tiny.accelerator_type=H100"])
     (actor, groups, *_) = demands(recipe, has_gpus=True)
-    assert (actor.text, groups.text) == ("teacher tiny: 1 x (1 CPU)", "teacher tiny: 2 x (8 GPU)")
-    with pytest.raises(ValueError, match="vLLM takes any GPUs"):
-        loading.load(str(recipe_file), [*overrides, "teacher.tiny.accelerator_type=H100"])
+    assert (actor.text, groups.text) == ("teacher tiny: 1 x (1 CPU, H100)", "teacher tiny: 2 x (8 GPU)")
+    with pytest.raises(ValueError, match="that the engine is led from"):
+        loading.load(str(recipe_file), overrides)
 
 
 def test_a_kind_of_gpu_decides_where_an_engine_may_be(recipe_file: Path, aws: Path) -> None:
@@ -318,5 +361,10 @@ def test_resources_read_as_words() -> None:
 
 def test_the_clusters_own_file_is_read() -> None:
     launch = read_launch(ROOT / "cluster/local.yaml")
-    assert {kind.name: kind.most for kind in launch.types} == {"ray.head.default": 1, "sampler": 2, "trainer": 1}
+    assert {kind.name: kind.most for kind in launch.types} == {
+        "ray.head.default": 1,
+        "sampler": 2,
+        "verifier": 1,
+        "trainer": 1,
+    }
     assert launch.unfilled == ()

@@ -23,6 +23,7 @@ from retort.status import status_commands
 from retort.store import Store, gc, open_store
 from retort.store.artifacts import Address, Writer
 from retort.store.claims import Session, present
+from test_journal import until
 
 logger = logging.getLogger("retort.tests")
 
@@ -91,8 +92,7 @@ def test_a_killed_driver_has_died_with_what_it_had_done_and_the_next_run_of_it_i
     with drive(tmp_path, store_uri, "wait") as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "there\n"
-        while len(newest(store).stages) < 2:
-            time.sleep(0.2)
+        until(lambda: [len(each.stages) for each in instances(store, 1)[0]] == [2])
         text = "\n".join(lines_of(store))
         assert ": 1 running; 1 of 1 runs follow" in text
         assert f"test (curate) on {os.uname().nodename}, pid {driver.pid}, since " in text
@@ -133,8 +133,7 @@ def test_a_driver_elsewhere_lives_by_its_signs_of_life(store: Store, age_s: floa
     member = Session(store, lease_s=10_000).join(None)
     journal = Journal(store, "mine", "train")
     journal.__enter__()
-    while not store.keys(ROOT):
-        time.sleep(0.05)
+    until(lambda: bool(store.keys(ROOT)))
     elsewhere(store, age_s)
     assert newest(store).state == state
     told = "\n".join(lines_of(store))
@@ -151,8 +150,7 @@ def test_a_training_under_way_is_shown_with_the_step_of_its_last_state(store: St
         Writer(store, address, "cot@1")
         for step in (400, 600):
             store.put(f"{address.prefix}state/{step:08d}.pt", b"")
-        while not newest(store).stages:
-            time.sleep(0.1)
+        until(lambda: any(each.stages for each in instances(store, 1)[0]))
         (stage,) = newest(store).stages
         assert (stage.of, stage.step) == ("cot@1", 600)
         assert any(line.split()[:2] == ["training", "cot@1"] and "step 600 saved" in line for line in lines_of(store))

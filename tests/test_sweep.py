@@ -87,6 +87,12 @@ def test_trials_that_train_with_workers_of_ray_train_find_room(
     assert all(row.curve for row in rows), "dev losses come through Ray Train"
 
 
+def test_trials_that_can_never_train_are_refused_when_their_chains_are_there(folder: Path) -> None:
+    wide = ("student.cot.training.num_workers=64", "student.cot.training.learning_rate=3e-3")
+    with pytest.raises(ValueError, match=r"training cot: 64 x \(1 CPU\): there is room for \d"):
+        sweep(folder / "sweep.toml", *wide)
+
+
 def test_what_its_trials_need_is_kept_with_a_sweep(folder: Path) -> None:
     store = open_store(str(folder / "store"))
     trials = {row.id: str(row.run) for row in ledger.rows(store, "test").values()}

@@ -84,7 +84,7 @@ def _carry_out(work: Work, recipe: Recipe, store: Store) -> Artifact:
             work.prepare(recipe, store)
             journal.ray_job = start_ray(store)
             status = 1
-            with live.Uptime(journal.machine_s):
+            with live.uptime(journal.machine_s):
                 return work.carry_out(recipe, store)
     except KeyboardInterrupt:
         logs.refuse("interrupted; the same command goes on from here")

@@ -70,7 +70,7 @@ def carry_out(recipe: Recipe, store: Store, until: Stage, tells_tune: bool = Fal
             # Of a pair the first tells: the losses of two models are no curve.
             training = training_of(run, student, name, role, seed, tells_tune and number == 0)
             if not tells_tune and find(store, training.address) is None:
-                check_fits(recipe, until, from_training=True)  # before it is trained, not when it is to answer
+                check_fits(recipe, until, student)  # before it is trained, not when it is to answer
             run.keep("checkpoint", name, train(store, training))
     if until == "train":
         return run

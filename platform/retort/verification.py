@@ -318,7 +318,7 @@ def _judged(
         num_cpus=1,
         resources=live.verifying() or None,
     )
-    with live.Waiting([live.verification()]):
+    with live.waiting([live.verification()]):
         for result in judging.iter_rows():
             results.append(result)
             done += result["chains"]

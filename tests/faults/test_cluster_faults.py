@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import prefix_on
 from faults import seam
 from faults.job import ACTOR, Job, title_of
 from faults.killing import wait_for_moment
@@ -18,7 +17,6 @@ from faults.test_node_kills import FLUSH_S, NUM_WANTED, job_on, pool_of, result_
 from machines import Machines
 from namespaces import Namespace
 from recordings import recipe, write_recording
-from s3_servers.processes import Server
 
 
 def in_the_log(folder: Path) -> dict[str, str]:
@@ -117,15 +115,12 @@ def test_a_machine_with_other_versions_does_not_train_either(tmp_path: Path) -> 
     assert re.search(REFUSAL, run_on_a_machine_with_another_sympy(tmp_path, *from_labels, "corpus.chains.teachers=[]"))
 
 
-def test_a_machine_that_cannot_reach_the_store_ends_the_job_in_one_line(
-    tmp_path: Path, s3_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_cannot_reach_the_store_ends_the_job_in_one_line(tmp_path: Path, swift_uri: str) -> None:
     without = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     environment = {**in_the_log(tmp_path), **without}
     with Machines(tmp_path / "machines", environment, 1) as machines, job_on(machines, tmp_path, "run") as job:
         file = tmp_path / "run/recipe.toml"
-        file.write_text(file.read_text().replace(str(tmp_path / "run/store"), prefix_on(s3_server)))
+        file.write_text(file.read_text().replace(str(tmp_path / "run/store"), swift_uri))
         job.start()
         assert job.wait() == 1, job.output[-3000:]
     last = job.output.strip().splitlines()[-1]

@@ -35,24 +35,25 @@ CREDENTIALS = {
 }
 
 
-def check_scaling(folder: Path, s3_uri: str, *entrypoint: str) -> None:
-    """Submit to a new cluster: from no machine to some of both types and back, with the report in the store."""
+def check_scaling(folder: Path, uri: str, *entrypoint: str) -> None:
+    """Submit to a new cluster: from no machine to some of each type and back, with the report in the store."""
     with LocalCluster(folder, CREDENTIALS) as cluster:
         cluster.until({}, timeout_s=120)
-        done = cluster.submit(*entrypoint, f"store={s3_uri}")
+        done = cluster.submit(*entrypoint, f"store={uri}")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
         cluster.until({}, timeout_s=120)
-        assert cluster.most("sampler") >= 1, cluster.told()
-        assert cluster.most("trainer") >= 1, cluster.told()
+        assert all(cluster.most(kind) >= 1 for kind in ("sampler", "verifier", "trainer")), cluster.told()
         print(cluster.told())
+        assert cluster.types_with("_task") == {"verifier"}, "verification ran on other machines"
         assert re.search(r"sampling \w+: 1 x \(1 CPU\): 0 of 1 have room, waiting for", done.stdout)
         found = re.search(r"^artifact: s3://[^?]*/(artifacts/report/\w+)\?", done.stdout, re.MULTILINE)
         assert found, done.stdout[-2000:]
-        written = dict(objects(s3_uri))
+        written = dict(objects(uri))
         assert any(key.startswith(found[1]) and key.endswith("index.html") for key in written)
-        (told, *_), _ = instances(open_store(s3_uri), 1)
+        (told, *_), _ = instances(open_store(uri), 1)
         assert (told.state, told.submission.partition("_")[0]) == ("ended", "raysubmit")
-        assert told.machine_s.keys() >= {"1 CPU", "2 CPU"}, told
+        kinds = {"head (nothing)", "sampler (1 CPU)", "verifier (1 CPU, 1 verifier)", "trainer (2 CPU)"}
+        assert told.machine_s.keys() == kinds, told
         assert all(seconds > 0 for seconds in told.machine_s.values()), told
         check_no_secrets(cluster, done.stdout + done.stderr, written)
 
@@ -80,13 +81,13 @@ def check_no_secrets(cluster: LocalCluster, output: str, written: dict[str, byte
     assert [name for name, text in planted.items() if any(secret in text for secret in secrets)] == ["planted"]
 
 
-def test_machines_come_with_work_and_go_without(tmp_path: Path, s3_uri: str) -> None:
+def test_machines_come_with_work_and_go_without(tmp_path: Path, swift_uri: str) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(recipe(write_recording(tmp_path / "rec.jsonl", 4), str(tmp_path / "store"), 4, student=STUDENT))
-    check_scaling(tmp_path, s3_uri, "jobs/distill.py", str(file))
+    check_scaling(tmp_path, swift_uri, "jobs/distill.py", str(file))
 
 
 @pytest.mark.slow
-def test_the_demo_runs_on_a_cluster_that_scales_itself(tmp_path: Path, s3_uri: str) -> None:
+def test_the_demo_runs_on_a_cluster_that_scales_itself(tmp_path: Path, swift_uri: str) -> None:
     trained = [f"student.{name}.training.cpus_per_worker=2" for name in ("cot", "label-only")]
-    check_scaling(tmp_path, s3_uri, "jobs/distill.py", "jobs/recipes/demo.toml", *trained)
+    check_scaling(tmp_path, swift_uri, "jobs/distill.py", "jobs/recipes/demo.toml", *trained)

@@ -12,18 +12,18 @@ from retort.training.trainer import demand
 STAGES = ("sample", "curate", "train", "evaluate", "report")
 
 
-def demands(recipe: Recipe, has_gpus: bool, until: str = "report", from_training: bool = False) -> list[Demand]:
-    """What the stages up to one ask for, all or those from training on, on a cluster that has GPUs or not.
+def demands(recipe: Recipe, has_gpus: bool, until: str = "report", trained: Student | None = None) -> list[Demand]:
+    """What the stages up to one ask for, on a cluster that has GPUs or not; all, or those from a student's training on.
 
     One stage has the machines at a time.
     """
     last = STAGES.index(until)
     asked: list[Demand] = []
-    for teacher in () if from_training else recipe.teacher:
+    for teacher in recipe.teacher if trained is None else ():
         asked += Model(teacher.engine, (teacher.settings,)).demands(f"teacher {teacher.id}", has_gpus)
     if last >= STAGES.index("train"):
-        trained = [student for student in recipe.student if student.training.num_workers]
-        asked += [demand(student.training, student.id) for student in trained]
+        students = recipe.student if trained is None else (trained,)
+        asked += [demand(each.training, each.id) for each in students if each.training.num_workers]
     if last >= STAGES.index("evaluate") and recipe.evaluation.tasks:
         for student in recipe.student:
             asked += _served(recipe, student).demands(f"answers of {student.id}", has_gpus)
@@ -38,9 +38,11 @@ def _served(recipe: Recipe, student: Student) -> Model:
     return Model(engine, (settings,) * len(student.roles), Rollout())
 
 
-def check_fits(recipe: Recipe, until: str, from_training: bool = False) -> None:
-    """Raises ValueError where neither the cluster's machines nor those that it may start have room for a stage."""
-    live.refuse([live.verification(), *demands(recipe, live.has_gpus(), until, from_training)])
+def check_fits(recipe: Recipe, until: str, trained: Student | None = None) -> None:
+    """Raises ValueError where neither the cluster's machines nor those that it may start have room for a stage: any, or
+    one from a student's training on.
+    """
+    live.refuse([live.verification(), *demands(recipe, live.has_gpus(), until, trained)])
 
 
 def forecast(recipe: Recipe, launch: Launch, until: str = "report") -> list[str]:

@@ -4,20 +4,23 @@ The head of a cluster that scales itself names the file that it was launched wit
 a driver which machines an autoscaler could add.
 """
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from retort.cluster.nodes import LAUNCH, Launch, NodeType, read_launch, told
 from retort.cluster.room import Demand, capacity, refuse_unmet
 
 logger = logging.getLogger(__name__)
 FILE = "RETORT_CLUSTER"
+JOINED = "RETORT_JOINED"
+"""Tells workers that others launched the cluster, as `RAY_ADDRESS` tells their driver."""
 SHARED = "RETORT_NODE_TYPES"
 """What the file says, as a driver hands it to its workers: those of other machines have no such file."""
 PATIENCE_S = 2.0
@@ -43,9 +46,15 @@ def launch() -> Launch | None:
 
 
 def for_workers() -> dict[str, str]:
-    """Environment variables that a driver hands to all of its workers, by which `launch` answers there as here."""
+    """Environment variables that a driver hands to all of its workers, by which this module answers there as here."""
     launched = launch()
-    return {} if launched is None else {SHARED: LAUNCH.dump_json(launched).decode()}
+    if launched is not None:
+        return {SHARED: LAUNCH.dump_json(launched).decode()}
+    return {JOINED: "1"} if _is_joined() else {}
+
+
+def _is_joined() -> bool:
+    return bool(os.environ.get("RAY_ADDRESS") or os.environ.get(JOINED))
 
 
 def machines() -> list[NodeType]:
@@ -53,7 +62,13 @@ def machines() -> list[NodeType]:
     import ray
 
     rows: list[dict[str, Any]] = ray.nodes()
-    return [NodeType(row["NodeManagerHostname"], row["Resources"], least=1, most=1) for row in rows if row["Alive"]]
+    return [_machine(row) for row in rows if row["Alive"]]
+
+
+def _machine(row: Mapping[str, Any]) -> NodeType:
+    """A node of Ray's, by its type where an autoscaler started it, else by its host's name."""
+    name = row["Labels"].get("ray.io/node-group") or row["NodeManagerHostname"]
+    return NodeType(name, row["Resources"], least=1, most=1, is_head="node:__internal_head__" in row["Resources"])
 
 
 def node_types() -> list[NodeType]:
@@ -73,7 +88,27 @@ def has_other_machines() -> bool:
     if launched is not None and launched.provider == "fake_multinode":
         return False  # its machines are processes of this one
     may_grow = launched is not None and any(kind.most for kind in launched.types if not kind.is_head)
-    return may_grow or len({machine.name for machine in machines()}) > 1
+    return may_grow or len(_boots()) > 1
+
+
+def _boots() -> set[str]:
+    """The ids of this machine's start and those of all nodes: a test's nodes may be processes of one machine."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    found = {_boot()}
+    nodes = [row["NodeID"] for row in ray.nodes() if row["Alive"]]
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes if len(nodes) > 1]
+    asked = [ray.remote(num_cpus=0)(_boot).options(scheduling_strategy=each).remote() for each in there]
+    for each in asked:
+        with contextlib.suppress(RayError):  # it has gone since
+            found.add(ray.get(each))
+    return found
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def verifying() -> dict[str, float]:
@@ -101,85 +136,102 @@ def refuse(demands: Sequence[Demand]) -> None:
     launched = launch()
     if launched is not None:
         refuse_unmet(demands, launched.types, launched.most_workers)
-    elif not os.environ.get("RAY_ADDRESS"):
+    elif not _is_joined():
         refuse_unmet(demands, machines())
 
 
-class _Looks:
-    """Looks at the machines that are there now and then, in a thread, while it lasts."""
+@contextlib.contextmanager
+def _looking(look: Callable[[Sequence[NodeType]], float], first_s: float) -> Generator[None]:
+    """While it lasts, looks at the machines that are there, in a thread: after `first_s`, then after as long as `look`
+    says, and at the end.
+    """
+    from ray.exceptions import RayError
 
-    def __init__(self, pause_s: float) -> None:
-        self._pause_s = pause_s
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=type(self).__name__.lower(), daemon=True)
+    is_over = threading.Event()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join(PATIENCE_S)  # it may be asking a head that is gone
-
-    def _run(self) -> None:
-        from ray.exceptions import RayError
-
-        is_over = False
-        while not is_over:
-            is_over = self._is_over.wait(self._pause_s)
+    def run() -> None:
+        pause_s, is_last = first_s, False
+        while not is_last:
+            is_last = is_over.wait(pause_s)
             try:
-                self._look(machines())
+                pause_s = look(machines())
             except (RayError, ConnectionError) as error:
                 logger.warning("which machines there are is not known now: %s", error)
 
-    def _look(self, there: Sequence[NodeType]) -> None:
-        raise NotImplementedError
+    thread = threading.Thread(target=run, name="machines", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(PATIENCE_S)  # it may be asking a head that is gone
 
 
-class Uptime(_Looks):
-    """While it lasts, adds up how long machines are there, whoever uses them, in `seconds` by what each offers."""
+@contextlib.contextmanager
+def uptime(seconds: dict[str, float]) -> Generator[None]:
+    """While it lasts, adds up how long machines are there, whoever uses them, in `seconds` by their types, or by what
+    each offers where types are not known.
+    """
+    counted_s = time.monotonic()
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        super().__init__(COUNT_EVERY_S)
-        self._seconds, self._counted_s = seconds, time.monotonic()
-
-    def _look(self, there: Sequence[NodeType]) -> None:
-        now_s = time.monotonic()
+    def look(there: Sequence[NodeType]) -> float:
+        nonlocal counted_s
+        now_s, launched = time.monotonic(), launch()
+        names = set[str]() if launched is None else {kind.name for kind in launched.types}
         for machine in there:
-            kind = told(machine.resources)
-            self._seconds[kind] = self._seconds.get(kind, 0.0) + now_s - self._counted_s
-        self._counted_s = now_s
+            kind, name = told(machine.resources), "head" if machine.is_head else machine.name
+            if machine.is_head or name in names:
+                kind = f"{name} ({kind})"
+            seconds[kind] = seconds.get(kind, 0.0) + now_s - counted_s
+        counted_s = now_s
+        return COUNT_EVERY_S
+
+    with _looking(look, COUNT_EVERY_S):
+        yield
 
 
-class Waiting(_Looks):
+@contextlib.contextmanager
+def waiting(demands: Sequence[Demand]) -> Generator[None]:
     """While it lasts, says now and then which demand lacks machines, for how long, and what there is.
 
     A demand is met when the machines have room for all of it, or for as much of it as they ever may, whoever uses them.
     """
+    wait = _Wait(demands)
+    with _looking(wait.look, PATIENCE_S):
+        try:
+            yield
+        finally:
+            wait.is_over = True
+
+
+class _Wait:
+    """What `waiting` remembers between two looks."""
 
     def __init__(self, demands: Sequence[Demand]) -> None:
-        super().__init__(PATIENCE_S)
         self._demands = demands
         self._since_s: float | None = time.monotonic()
         """Since when machines lack; None where none did."""
         self._has_said = False
+        self.is_over = False
 
-    def _look(self, there: Sequence[NodeType]) -> None:
-        if self._is_over.is_set():
-            return
+    def look(self, there: Sequence[NodeType]) -> float:
+        """Say what is lacking; seconds to the next look."""
         now_s = time.monotonic()
         lacking = [each for each in self._demands if capacity(each.bundle, there) < self._wanted(each)]
+        if self.is_over:
+            return COUNT_EVERY_S
         if lacking:
             self._since_s = self._since_s or now_s
             waited_s = now_s - self._since_s
             for demand in lacking:
                 logger.info("%s", self._line(demand, there, waited_s))
-            self._has_said, self._pause_s = True, min(max(waited_s, PATIENCE_S), REPORT_EVERY_S)
-            return
+            self._has_said = True
+            return min(max(waited_s, PATIENCE_S), REPORT_EVERY_S)
         if self._has_said and self._since_s is not None:
             told_of = ", ".join(each.what for each in self._demands)
             logger.info("%s: the machines are there, after %.0f s", told_of, now_s - self._since_s)
-        self._since_s, self._has_said, self._pause_s = None, False, COUNT_EVERY_S
+        self._since_s, self._has_said = None, False
+        return COUNT_EVERY_S
 
     def _wanted(self, demand: Demand) -> int:
         return max(demand.least, min(demand.count, most(demand.bundle)))

@@ -105,7 +105,9 @@ def _of_launcher(path: Path, document: Mapping[str, Any]) -> Launch:
         least = 1 if is_head else _count(path, f"{name}.min_workers", row.get("min_workers", 0))
         most = 1 if is_head else min(_count(path, f"{name}.max_workers", row.get("max_workers", limit)), limit)
         instance = str(config.get("InstanceType") or config.get("machineType") or "").rsplit("/", 1)[-1]
-        resources = _numbers(path, name, row.get("resources") or {})
+        if row.get("resources") is None:
+            raise ValueError(f"cluster file {path}: {name} has no resources; expected what a machine of it offers Ray")
+        resources = _numbers(path, name, row["resources"])
         types.append(_bounded(path, NodeType(name, resources, least, most, instance, _is_spot(config), is_head)))
     if (least := sum(kind.least for kind in types if not kind.is_head)) > limit:
         raise ValueError(f"cluster file {path}: max_workers = {limit}; expected at least {least}, all min_workers")
@@ -144,20 +146,28 @@ def _of_kuberay(path: Path, document: Mapping[str, Any]) -> Launch:
             raise ValueError(f"cluster file {path}: this RayJob joins another cluster; expected that one's manifest")
     groups = [_group(path, row["groupName"], row) for row in spec.get("workerGroupSpecs", ())]
     types = (_group(path, "head", spec["headGroupSpec"], is_head=True), *groups)
-    beside = [other for other in sorted(path.parent.glob("*.yaml")) if other.resolve() != path.resolve()]
-    unfilled = [*_unfilled(document), *(place for other in beside for place in _unfilled_of(other))]
+    unfilled = [*_unfilled(document), *(place for other in _beside(path) for place in _unfilled_of(other))]
     return Launch(path, "kuberay", "", types, None, tuple(unfilled))
+
+
+def _beside(path: Path) -> list[Path]:
+    """The manifests that Kustomize applies with a cluster's."""
+    listed = path.with_name("kustomization.yaml")
+    files = yaml.safe_load(listed.read_text()).get("resources") or () if listed.is_file() else ()
+    return [other for file in files if (other := path.parent / file).is_file() and other.resolve() != path.resolve()]
 
 
 def _unfilled_of(path: Path) -> Iterator[str]:
     """What is empty in a manifest that is applied with a cluster's."""
     for document in yaml.safe_load_all(path.read_text()):
-        name = f"{path.name}: {(document or {}).get('kind', '')}"
+        name = f"{path.name}: {document['kind']}" if isinstance(document, dict) and "kind" in document else path.name
         yield from (f"{name}.{place}" for place in _unfilled(document))
 
 
 def _group(path: Path, name: str, row: Mapping[str, Any], is_head: bool = False) -> NodeType:
-    """What a pod of a group offers: what its start parameters say, or its container may have."""
+    """What a pod of a group offers, as Ray's autoscaler reads it: by its `resources`, its start parameters, or by what
+    its container may have, in whole numbers.
+    """
     pod, hosts = row["template"]["spec"], row.get("numOfHosts", 1)
     least = 1 if is_head else _count(path, f"{name}.minReplicas", row.get("minReplicas", 0)) * hosts
     most = 1 if is_head else _count(path, f"{name}.maxReplicas", row.get("maxReplicas", UNBOUNDED)) * hosts
@@ -167,9 +177,12 @@ def _group(path: Path, name: str, row: Mapping[str, Any], is_head: bool = False)
     for kind, limit, parameter in (("CPU", "cpu", "num-cpus"), ("GPU", "nvidia.com/gpu", "num-gpus")):
         if (amount := started.get(parameter, limits.get(limit))) is not None:
             told[kind] = amount
-    # Quoted for the shell that starts Ray: '"{\"verifier\": 16}"'.
-    others = str(started.get("resources", "{}")).strip("'\"").replace('\\"', '"')
-    resources = _numbers(path, name, told | json.loads(others))
+    if own := dict(row.get("resources") or {}):
+        told |= own
+    else:
+        # Quoted for the shell that starts Ray: '"{\"verifier\": 16}"'.
+        told |= json.loads(str(started.get("resources", "{}")).strip("'\"").replace("\\", ""))
+    resources = {kind: float(math.ceil(amount)) for kind, amount in _numbers(path, name, told).items()}
     is_spot = any("spot" in f"{key}={value}".lower() for key, value in (pod.get("nodeSelector") or {}).items())
     return _bounded(path, NodeType(name, resources, least, most, "", is_spot, is_head))
 

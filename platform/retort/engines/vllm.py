@@ -52,7 +52,7 @@ class Config(LocalModelConfig):
     """GPUs of one engine, in one machine."""
     pipeline_parallel_size: int = Field(default=1, ge=1)
     """Groups of so many GPUs that share out the layers of one engine. With more than one they may be in as many
-    machines, and vLLM takes them of Ray by itself."""
+    machines, and vLLM takes them of Ray by itself: any, also of other kinds than `accelerator_type`."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus completion, in tokens; None takes the model's own."""
     memory_share: float = Field(default=0.9, gt=0, le=0.95)
@@ -70,11 +70,11 @@ class Config(LocalModelConfig):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if self.pipeline_parallel_size > 1 and (self.device == "cpu" or self.accelerator_type is not None):
+        if self.pipeline_parallel_size > 1 and (self.device == "cpu" or self.accelerator_type is None):
             raise ValueError(
                 f"pipeline_parallel_size = {self.pipeline_parallel_size} with device = {self.device!r}, "
-                f"accelerator_type = {self.accelerator_type!r}: vLLM takes any GPUs of the cluster for it; expected "
-                f"neither"
+                f"accelerator_type = {self.accelerator_type!r}: expected GPUs, and the kind of those of the machine "
+                f"that the engine is led from"
             )
         return self
 
@@ -87,8 +87,11 @@ class Config(LocalModelConfig):
         return self.tensor_parallel_size if self.on_gpus(has_gpus) else 0
 
     def bundles(self, has_gpus: bool) -> list[dict[str, float]]:
-        groups = self.pipeline_parallel_size if self.pipeline_parallel_size > 1 else 0
-        return [*super().bundles(has_gpus), *[{"GPU": float(self.tensor_parallel_size)}] * groups]
+        bundles = super().bundles(has_gpus)
+        if self.pipeline_parallel_size > 1:
+            bundles[0][f"accelerator_type:{self.accelerator_type}"] = 0.001
+            bundles += [{"GPU": float(self.tensor_parallel_size)}] * self.pipeline_parallel_size
+        return bundles
 
     @property
     def capacity(self) -> int:

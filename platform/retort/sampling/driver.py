@@ -246,7 +246,7 @@ def _run(model: Model, settings: Settings, ordered: Ordered) -> Iterator[dict[st
     rows = [_row(batch) for batch in ordered.batches]
     asked = model.demands(f"sampling {settings.label}", has_gpus, actors)
     live.refuse(asked)
-    with live.Waiting(asked):
+    with live.waiting(asked):
         # A block each: Ray Data wants to know how many rows go to a GPU at a time, and would join smaller blocks to as
         # many. Not `from_arrow_refs`, which sends a task after each to ask what it holds, and starts workers for that.
         # Once all batches are handed out, Ray Data releases an actor as soon as it has none left.

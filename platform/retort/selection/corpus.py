@@ -123,7 +123,7 @@ def _select(
         partial(select_group, config=config, left_out=left_out, driver=installed()), batch_format="pyarrow"
     )
     write = partial(write_examples, writer=writer)
-    with live.Waiting([Demand("selection", {"CPU": 1.0}, 1, 1, "nothing: it takes one CPU")]):
+    with live.waiting([Demand("selection", {"CPU": 1.0}, 1, 1, "nothing: it takes one CPU")]):
         if config.pick != "open_ended" and config.total_chains is None:
             return chosen.map_batches(partial(write, allowed=None), batch_size=None, batch_format="pyarrow").take_all()
         chosen = chosen.materialize()

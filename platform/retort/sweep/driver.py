@@ -19,6 +19,7 @@ import platformdirs
 
 from retort import logs, pipeline
 from retort.cluster import live
+from retort.cluster.demands import check_fits
 from retort.config import Recipe, Teacher
 from retort.report import report
 from retort.run import Run, index, prepare
@@ -144,6 +145,8 @@ def carry_out(recipe: Recipe, store: Store) -> Artifact:
     run = prepare(wider, store)
     pipeline.check_room(run, "evaluate")
     pipeline.ask_teachers(run, with_references=are_alike)
+    if len(sweep.ended()) < sweep.num_trials:
+        check_fits(sweep.recipe, "evaluate", student_of(sweep.recipe))
     with held(sweep):
         failures = run_trials(sweep)
     run = pipeline.carry_out(sweep.recipe, store, "evaluate")

@@ -148,7 +148,7 @@ def _run_workers(training: Training, writer: Writer) -> Made:
     failures = 0
     while True:
         try:
-            with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.Waiting([asked]):
+            with tempfile.TemporaryDirectory(prefix="retort-train-") as scratch, live.waiting([asked]):
                 return cast("Made", interruptible(_trainer(training, writer, scratch).fit).return_value)
         except ControllerError as error:
             failures += 1
