@@ -56,10 +56,10 @@ test: venv  ## run the tests, without those marked data or slow
 
 test-data: venv  ## run the tests on external corpora, which lie in the folder RETORT_DATA
 	@test -n "$$RETORT_DATA" || { echo 'make test-data: set RETORT_DATA to the folder that holds data/ and schemas/' >&2; exit 2; }
-	$(BIN)/pytest -m data
+	$(BIN)/pytest -m 'data and not slow'
 
 test-slow: venv  ## run the small twins of the papers' recipes and a hundred random kills, two hours on two cores
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m 'slow$(if $(RETORT_DATA),, and not data)'
 
 bench: venv  ## measure against the alternatives, all or one: NAME=sampling (RETORT_DATA: programs and equations of others)
 	$(foreach name,$(if $(NAME),$(NAME),$(BENCHES)),PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_$(name).py &&) true

@@ -49,6 +49,7 @@ def run(name: str, out: Path, *arguments: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_growth_buys_exactly_what_is_needed(tmp_path: Path) -> None:
     rows = run("growth", tmp_path, "--problems", "6")
     assert [row["ratio"] for row in rows] == [1.0] * 4

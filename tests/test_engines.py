@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -432,25 +432,30 @@ def test_what_a_server_refuses_is_said_by_the_name_of_the_setting(
         assert "api_key_env" in str(loop.run_until_complete(refused(api_key_env=name)))
 
 
-@pytest.fixture(scope="module")
-def doomed(loop: asyncio.AbstractEventLoop) -> Iterator[list[vllm.Engine]]:
-    """Two engines that start at once while their loop goes on, each for one test to end."""
-    config = vllm.Config(model="shipped:student", dtype="float32", max_num_seqs=32)
-    engines = [vllm.Engine(config), vllm.Engine(config)]
+@contextlib.contextmanager
+def on_its_own(loop: asyncio.AbstractEventLoop) -> Generator[vllm.Engine]:
+    """An engine that starts while its loop goes on."""
+    engine = vllm.Engine(vllm.Config(model="shipped:student", dtype="float32", max_num_seqs=32))
 
     async def start() -> int:
         ticks = 0
-        starting = asyncio.gather(*(engine.start() for engine in engines))
+        starting = asyncio.ensure_future(engine.start())
         while not starting.done():
             await asyncio.sleep(0.1)
             ticks += 1
         await starting
         return ticks
 
-    assert loop.run_until_complete(start()) > 20, "the event loop stood still while the engines loaded"
-    yield engines
-    for engine in engines:
-        engine.close()
+    assert loop.run_until_complete(start()) > 20, "the event loop stood still while the engine loaded"
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def doomed(loop: asyncio.AbstractEventLoop) -> Iterator[vllm.Engine]:
+    """An engine for a test to end."""
+    with on_its_own(loop) as engine:
+        yield engine
 
 
 async def opened(engine: vllm.Engine) -> list["asyncio.Task[Completion]"]:
@@ -476,41 +481,36 @@ async def died(tasks: Sequence["asyncio.Task[Completion]"]) -> bool:
 
 
 def test_a_part_of_a_chain_that_vllm_breaks_off_is_no_chain(
-    doomed: list[vllm.Engine], loop: asyncio.AbstractEventLoop
+    doomed: vllm.Engine, loop: asyncio.AbstractEventLoop
 ) -> None:
-    engine = doomed[0]
-
     async def break_off() -> bool:
-        tasks = await opened(engine)
-        assert engine._engine is not None
-        states = engine._engine.output_processor.request_states
-        await engine._engine.abort(list(states), internal=True)
+        tasks = await opened(doomed)
+        assert doomed._engine is not None
+        states = doomed._engine.output_processor.request_states
+        await doomed._engine.abort(list(states), internal=True)
         return await died(tasks)
 
     assert loop.run_until_complete(break_off())
 
 
-def test_requests_hear_that_their_engine_was_killed(doomed: list[vllm.Engine], loop: asyncio.AbstractEventLoop) -> None:
-    engine = doomed[0]
-
+def test_requests_hear_that_their_engine_was_killed(doomed: vllm.Engine, loop: asyncio.AbstractEventLoop) -> None:
     async def kill() -> None:
-        tasks = await opened(engine)
-        os.kill(engine._processes[0].pid, signal.SIGKILL)
+        tasks = await opened(doomed)
+        os.kill(doomed._processes[0].pid, signal.SIGKILL)
         assert await died(tasks)
         with pytest.raises(EngineDiedError):
-            await engine.complete(TEXT, request(0), WARM)
-        await asyncio.to_thread(engine.close)
+            await doomed.complete(TEXT, request(0), WARM)
+        await asyncio.to_thread(doomed.close)
 
-    processes = list(engine._processes)
+    processes = list(doomed._processes)
     assert processes
     loop.run_until_complete(kill())
     assert [process for process in processes if lives(process)] == []
 
 
-def test_a_hung_engine_is_silent_and_can_be_closed(doomed: list[vllm.Engine], loop: asyncio.AbstractEventLoop) -> None:
-    engine = doomed[1]
-
-    async def hang() -> None:
+@pytest.mark.slow
+def test_a_hung_engine_is_silent_and_can_be_closed(loop: asyncio.AbstractEventLoop) -> None:
+    async def hang(engine: vllm.Engine) -> None:
         tasks = await opened(engine)
         os.kill(engine._processes[0].pid, signal.SIGSTOP)
         await asyncio.sleep(1)  # what was on its way arrives
@@ -521,7 +521,8 @@ def test_a_hung_engine_is_silent_and_can_be_closed(doomed: list[vllm.Engine], lo
         await asyncio.to_thread(engine.close)
         assert await died(tasks)
 
-    processes = list(engine._processes)
-    assert processes
-    loop.run_until_complete(hang())
+    with on_its_own(loop) as engine:
+        processes = list(engine._processes)
+        assert processes
+        loop.run_until_complete(hang(engine))
     assert [process for process in processes if lives(process)] == []

@@ -223,7 +223,8 @@ def test_what_one_actor_leaves_over_the_others_may_spend(store: Store, tmp_path:
     assert (done.sampled, done.withheld, len(asked)) == (96, 0, 96)
 
 
-@pytest.mark.parametrize("flush_s", [0.5, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flush_s", [0.5, 10.0])
 def test_what_may_be_spent_holds_over_the_death_of_an_actor(
     store: Store, tmp_path: Path, model: Model, flush_s: float
 ) -> None:
@@ -328,6 +329,7 @@ def test_a_pilot_asks_the_first_problems_and_stops_where_too_few_are_right(
 # Order and the end of a job
 
 
+@pytest.mark.slow
 def test_actors_that_have_nothing_left_are_released_while_the_tail_runs(
     store: Store, tmp_path: Path, model: Model
 ) -> None:

@@ -97,6 +97,7 @@ def check_difficulty(made: Artifact, by_problem: Mapping[str, list[Verdict]]) ->
     assert sum(row["problems"] for row in rows.values()) == len(by_problem)
 
 
+@pytest.mark.slow
 def test_many_verdicts_make_more_files_and_the_same_corpus(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ):

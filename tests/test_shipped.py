@@ -75,6 +75,7 @@ def test_the_teacher_writes_programs_and_equations_that_give_the_answer(cue: str
     assert right / len(STORIES) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_teacher_asks_and_answers_sub_questions() -> None:
     texts = complete("teacher", cues.SOCRATIC)
     assert accuracy(texts) >= 0.9
@@ -82,6 +83,7 @@ def test_the_teacher_asks_and_answers_sub_questions() -> None:
     assert sum(asked) / len(asked) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_teacher_adds_sub_questions_to_given_steps() -> None:
     texts = complete("teacher", cues.SUB_QUESTIONS, with_steps=True)
     kept = 0
@@ -91,6 +93,7 @@ def test_the_teacher_adds_sub_questions_to_given_steps() -> None:
     assert kept / len(texts) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_base_student_cannot_solve_anything() -> None:
     for cue in (cues.COT, cues.ANSWER):
         assert accuracy(complete("student", cue)) <= 0.03

@@ -136,7 +136,7 @@ def watching(cloud: str, address: str, url: str, environment: dict[str, str]) ->
     return subprocess.Popen(command, env={**environment, "METADATA_SERVICE": url}, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize(("cloud", "expected_s"), [("aws", 90), ("gcp", 28)])
+@pytest.mark.parametrize(("cloud", "expected_s"), [("aws", 90), pytest.param("gcp", 28, marks=pytest.mark.slow)])
 def test_a_notice_drains_the_machines_node(cloud: str, expected_s: int, environment: dict[str, str]):
     with metadata() as (served, url), one_node(environment) as ray:
         address, node = ray.answer()

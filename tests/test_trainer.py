@@ -126,6 +126,7 @@ training = { steps = 1, batch_examples = 2, learning_rate = 1e-3, num_workers = 
         carry_out(load(path, ["student.cot.training.num_workers=64", "student.cot.training.steps=2"]), store, "train")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_settings_is_one_line_through_a_worker_too(store: Store, ray_session: None) -> None:
     config = CONFIG.model_copy(update={"max_example_tokens": 16, "steps": 2, "num_workers": 1})
     with pytest.raises(ValueError, match="all 24 training examples are longer than max_example_tokens = 16"):

@@ -71,7 +71,8 @@ def use(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_trouble_with_network_server_and_keys_loses_and_repeats_nothing(
     swift: Swift, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -52,7 +52,8 @@ def test_two_drivers_ask_for_each_chain_once(tmp_path: Path) -> None:
         check_together(one, two, ledger, recipes)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_two_drivers_on_recipes_that_overlap_and_a_clock_that_steps_ask_for_each_chain_once(
     tmp_path: Path, seed: int
 ) -> None:
