@@ -58,7 +58,7 @@ test-data: venv  ## run the tests on external corpora, which lie in the folder R
 	@test -n "$$RETORT_DATA" || { echo 'make test-data: set RETORT_DATA to the folder that holds data/ and schemas/' >&2; exit 2; }
 	$(BIN)/pytest -m 'data and not slow'
 
-test-slow: venv  ## run the small twins of the papers' recipes and a hundred random kills, two hours on two cores
+test-slow: venv  ## run the small twins of the papers' recipes and a hundred random kills, some three hours on two cores (RETORT_DATA: all recorded chains)
 	$(BIN)/pytest -m 'slow$(if $(RETORT_DATA),, and not data)'
 
 bench: venv  ## measure against the alternatives, all or one: NAME=sampling (RETORT_DATA: programs and equations of others)

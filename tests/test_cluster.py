@@ -1,5 +1,7 @@
 """Node types out of cluster files, what a recipe asks of them, and what is said of both."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +139,8 @@ def test_a_raycluster_says_what_its_pods_offer(tmp_path: Path) -> None:
         "{rayStartParams: {num-cpus: '3', num-gpus: '1'}, limits: {cpu: 16}}",
         r"""{rayStartParams: {resources: '"{\"verifier\": 16}"'}, limits: {cpu: "16"}}""",
         "{resources: {CPU: '4', verifier: '4'}, rayStartParams: {}, limits: {cpu: 3500m}}",
+        "{resources: {CPU: '4', memory: 1Ti}, rayStartParams: {}, limits: {cpu: 4}}",
+        "{rayStartParams: {}, limits: {amd.com/gpu: 2, cpu: 8}}",
         "{resources: {GPU: '1', verifier: '2'}, rayStartParams: {num-cpus: '6'}, limits: {cpu: 8}}",
     ],
 )
@@ -277,8 +281,8 @@ def test_when_a_student_is_trained_others_need_no_room_for_it(recipe_file: Path)
     (one,) = recipe.student
     other = one.model_copy(update={"id": "other"})
     both = recipe.model_copy(update={"student": (one, other)})
-    asked = [each.what for each in demands(both, has_gpus=False, trained=other)]
-    assert asked == ["training other", "answers of student", "answers of other"]
+    asked = [each.what for each in demands(both, has_gpus=False, training=other)]
+    assert asked == ["training other", "answers of other"]
 
 
 def test_groups_of_gpus_may_be_in_several_machines(recipe_file: Path) -> None:
@@ -337,12 +341,12 @@ def test_a_cluster_that_may_grow_is_known_before_it_has_grown(
     aws: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_gpus = any(machine.gpus for machine in live.machines())
-    assert (live.has_gpus(), live.has_other_machines(), live.verifying()) == (has_gpus, False, {})
+    assert (live.has_gpus(), live.shares(str(aws.parent)), live.verifying()) == (has_gpus, True, {})
     live.refuse([Demand("training student", {"CPU": 1}, 1, 1, "num_workers")])
     with pytest.raises(ValueError, match=r"room for|no machine has room"):
         live.refuse([Demand("training student", {"CPU": 1}, 1000, 1000, "num_workers")])
     monkeypatch.setenv(live.FILE, str(aws))
-    assert (live.has_gpus(), live.has_other_machines()) == (True, True)
+    assert (live.has_gpus(), live.shares(str(aws.parent))) == (True, False)
     launched = live.launch()
     monkeypatch.setenv(live.SHARED, live.for_workers()[live.SHARED])
     monkeypatch.delenv(live.FILE)
@@ -352,6 +356,33 @@ def test_a_cluster_that_may_grow_is_known_before_it_has_grown(
     wider = Launch(aws, "aws", "", (*launched.types, verifier), 6, ())
     monkeypatch.setenv(live.SHARED, LAUNCH.dump_json(wider).decode())
     assert live.verifying() == {"verifier": 1.0}
+
+
+def test_workers_are_as_patient_with_a_cluster_of_others_as_their_driver(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [Demand("training student", {"CPU": 1000}, 1, 1, "num_workers")]
+    assert live.for_workers() == {}
+    with pytest.raises(ValueError, match="no machine has room"):
+        live.refuse(large)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    live.refuse(large)
+    handed_on = live.for_workers()
+    monkeypatch.delenv("RAY_ADDRESS")
+    for name, value in handed_on.items():
+        monkeypatch.setenv(name, value)
+    live.refuse(large)
+    assert live.for_workers() == handed_on
+
+
+def test_a_folder_of_the_same_name_elsewhere_is_another(tmp_path: Path) -> None:
+    see = f"{sys.executable} -c 'from retort.cluster.live import _place; print(_place(\"{tmp_path}\"))'"
+    seen = [
+        subprocess.run(["unshare", "--mount", "sh", "-c", each], capture_output=True, text=True, check=True).stdout
+        for each in (see, f"mount -t tmpfs none {tmp_path} && {see}")
+    ]
+    assert seen[0] == f"{live._place(str(tmp_path))}\n" != seen[1]
+    assert live._place(str(tmp_path / "nothing")) is None
 
 
 def test_resources_read_as_words() -> None:

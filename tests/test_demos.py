@@ -54,7 +54,7 @@ def test_the_sweep_over_sample_counts_and_picks(tmp_path: Path):
     store = open_store(str(tmp_path / "store"))
     rows = ledger.rows(store, "demo-sweep").values()
     assert len(rows) == 4 * 2 * 3 + 6
-    assert all(row.state == "finished" and row.step == 600 for row in rows), "all have equal steps"
+    assert all(row.state == "finished" and row.step == 400 for row in rows), "all have equal steps"
     sampled = [
         artifact.stats
         for key in store.keys("artifacts/sampling/")

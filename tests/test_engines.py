@@ -446,9 +446,11 @@ def on_its_own(loop: asyncio.AbstractEventLoop) -> Generator[vllm.Engine]:
         await starting
         return ticks
 
-    assert loop.run_until_complete(start()) > 20, "the event loop stood still while the engine loaded"
-    yield engine
-    engine.close()
+    try:
+        assert loop.run_until_complete(start()) > 20, "the event loop stood still while the engine loaded"
+        yield engine
+    finally:
+        engine.close()
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,8 @@ def test_trials_that_train_with_workers_of_ray_train_find_room(
 
 
 def test_trials_that_can_never_train_are_refused_when_their_chains_are_there(folder: Path) -> None:
-    wide = ("student.cot.training.num_workers=64", "student.cot.training.learning_rate=3e-3")
+    swept = (f"sweep.space=[{BOTH}, {NO_PROBLEM}]", "sweep.split=dev")
+    wide = (*swept, "student.cot.training.num_workers=64", "student.cot.training.learning_rate=3e-3")
     with pytest.raises(ValueError, match=r"training cot: 64 x \(1 CPU\): there is room for \d"):
         sweep(folder / "sweep.toml", *wide)
 

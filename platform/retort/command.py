@@ -118,7 +118,7 @@ def start_ray(store: Store) -> str:
     )
     if context.dashboard_url:
         logger.info("Ray's dashboard: http://%s", context.dashboard_url)
-    if store.is_local and live.has_other_machines():
+    if store.is_local and not live.shares(store.directory("")):
         raise ValueError(
             f"store {store.uri}: only one of the cluster's machines can reach it; expected one that all can: "
             f'store = "s3://…" in the recipe, or as an override'

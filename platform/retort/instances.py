@@ -62,7 +62,7 @@ class Instance:
     """The last line of its log that it wrote down."""
     warnings: tuple[Event, ...]
     machine_s: dict[str, float]
-    """Seconds that machines of its cluster were there while it ran, by what each offers, used by it or not."""
+    """Seconds that machines of its cluster were there while it ran, by type and what each offers, used by it or not."""
     sampled: dict[str, int] = field(default_factory=dict[str, int])
     """Counts of its actors that sample now, or were when it died."""
 

@@ -6,7 +6,7 @@ A run of a job is an instance of its own, each object of which says whose it is 
 before, once written and never changed:
 
 {"format": 1, "run": "mine", "job": "distill", "hostname": "node-1", "pid": 4711, "host": …, "started": …,
- "submission": "raysubmit_…", "ray_job": "01000000", "machine_s": {"8 CPU, 1 GPU": 187.5}, "events": [
+ "submission": "raysubmit_…", "ray_job": "01000000", "machine_s": {"teacher (8 CPU, 1 GPU)": 187.5}, "events": [
   {"driver_time": "2026-03-01T12:00:00.120Z", "event": "started", "text": "distill mine"},
   {"driver_time": "2026-03-01T12:03:07.002Z", "event": "kept", "stage": "checkpoint", "of": "cot",
    "artifact": "artifacts/checkpoint/3fa94c…/"}, …]}
@@ -61,7 +61,7 @@ class Journal(logging.Handler):
         self.ray_job = ""
         """Ray's id of this driver, once it is known."""
         self.machine_s: dict[str, float] = {}
-        """Seconds that the machines of its cluster were there so far, by what each offers, for others to add up."""
+        """Seconds that machines of its cluster were there so far, by type and what each offers; others add them up."""
         self._store = store
         self._head = {"format": FORMAT, "run": run, "job": job, **this_process(), "submission": _submission()}
         self._events: list[Event] = []

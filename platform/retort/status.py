@@ -109,7 +109,7 @@ def shown(store: Store, found: Sequence[Instance], number: int, costs: Mapping[s
         yield from _indented(table(names, spent))
     if machines := list(_machines(found)):
         yield from ["", "machines that were there while it ran, used by it or not"]
-        yield from _indented(table(["run", "began (UTC)", "each with", "time of machines"], machines))
+        yield from _indented(table(["run", "began (UTC)", "machines", "time of all"], machines))
 
 
 def _under_way(each: Instance) -> Iterator[str]:

@@ -72,7 +72,6 @@ def meanwhile(act: Callable[[], None]) -> Generator[None]:
         raise failed[0]
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_curve_goes_on(store: Store, ray_session: None, tmp_path: Path) -> None:
     made = training(store, num_workers=1)
 

@@ -12,20 +12,20 @@ from retort.training.trainer import demand
 STAGES = ("sample", "curate", "train", "evaluate", "report")
 
 
-def demands(recipe: Recipe, has_gpus: bool, until: str = "report", trained: Student | None = None) -> list[Demand]:
-    """What the stages up to one ask for, on a cluster that has GPUs or not; all, or those from a student's training on.
+def demands(recipe: Recipe, has_gpus: bool, until: str = "report", training: Student | None = None) -> list[Demand]:
+    """What the stages up to one ask for, on a cluster that has GPUs or not: all, or a student's training and answers.
 
     One stage has the machines at a time.
     """
     last = STAGES.index(until)
+    students = recipe.student if training is None else (training,)
     asked: list[Demand] = []
-    for teacher in recipe.teacher if trained is None else ():
+    for teacher in recipe.teacher if training is None else ():
         asked += Model(teacher.engine, (teacher.settings,)).demands(f"teacher {teacher.id}", has_gpus)
     if last >= STAGES.index("train"):
-        students = recipe.student if trained is None else (trained,)
         asked += [demand(each.training, each.id) for each in students if each.training.num_workers]
     if last >= STAGES.index("evaluate") and recipe.evaluation.tasks:
-        for student in recipe.student:
+        for student in students:
             asked += _served(recipe, student).demands(f"answers of {student.id}", has_gpus)
     return asked
 
@@ -38,11 +38,11 @@ def _served(recipe: Recipe, student: Student) -> Model:
     return Model(engine, (settings,) * len(student.roles), Rollout())
 
 
-def check_fits(recipe: Recipe, until: str, trained: Student | None = None) -> None:
+def check_fits(recipe: Recipe, until: str, training: Student | None = None) -> None:
     """Raises ValueError where neither the cluster's machines nor those that it may start have room for a stage: any, or
-    one from a student's training on.
+    a student's training and answers.
     """
-    live.refuse([live.verification(), *demands(recipe, live.has_gpus(), until, trained)])
+    live.refuse([live.verification(), *demands(recipe, live.has_gpus(), until, training)])
 
 
 def forecast(recipe: Recipe, launch: Launch, until: str = "report") -> list[str]:

@@ -27,6 +27,8 @@ PATIENCE_S = 2.0
 """What is there sooner is not waited for."""
 REPORT_EVERY_S = 600.0
 """Between two lines of what is waited for, at most; at first they come after as long as has been waited."""
+ANSWER_S = 60.0
+"""What a machine may take to say what it sees."""
 COUNT_EVERY_S = 10.0
 """Between two looks at which machines are there, whose time is added up."""
 VERIFIER = "verifier"
@@ -82,33 +84,44 @@ def has_gpus() -> bool:
     return any(kind.gpus for kind in [*machines(), *node_types()])
 
 
-def has_other_machines() -> bool:
-    """Whether work may land on another machine than this one."""
+def shares(folder: str) -> bool:
+    """Whether every machine that work may land on has this folder of this machine."""
     launched = launch()
     if launched is not None and launched.provider == "fake_multinode":
-        return False  # its machines are processes of this one
+        return True  # its machines are processes of this one
     may_grow = launched is not None and any(kind.most for kind in launched.types if not kind.is_head)
-    return may_grow or len(_boots()) > 1
+    return not may_grow and _have(folder)
 
 
-def _boots() -> set[str]:
-    """The ids of this machine's start and those of all nodes: a test's nodes may be processes of one machine."""
+def _have(folder: str) -> bool:
+    """Whether all nodes see the folder as it is here: several may be processes of one machine, as in tests."""
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    found = {_boot()}
     nodes = [row["NodeID"] for row in ray.nodes() if row["Alive"]]
-    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes if len(nodes) > 1]
-    asked = [ray.remote(num_cpus=0)(_boot).options(scheduling_strategy=each).remote() for each in there]
+    if len(nodes) == 1:
+        return True
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    asked = [ray.remote(num_cpus=0)(_place).options(scheduling_strategy=each).remote(folder) for each in there]
     for each in asked:
-        with contextlib.suppress(RayError):  # it has gone since
-            found.add(ray.get(each))
-    return found
+        try:
+            if ray.get(each, timeout=ANSWER_S) != _place(folder):
+                return False
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):  # it has gone since
+            continue
+        except GetTimeoutError:
+            return False
+    return True
 
 
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def _place(folder: str) -> tuple[str, int, int] | None:
+    """What tells a folder from all others: the start of its machine, its device and inode. None where there is none."""
+    try:
+        found = Path(folder).stat()
+    except FileNotFoundError:
+        return None
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), found.st_dev, found.st_ino
 
 
 def verifying() -> dict[str, float]:
@@ -169,18 +182,18 @@ def _looking(look: Callable[[Sequence[NodeType]], float], first_s: float) -> Gen
 
 @contextlib.contextmanager
 def uptime(seconds: dict[str, float]) -> Generator[None]:
-    """While it lasts, adds up how long machines are there, whoever uses them, in `seconds` by their types, or by what
-    each offers where types are not known.
+    """While it lasts, adds up how long machines are there, whoever uses them, in `seconds` by their types and what each
+    offers; by that alone where types are not known.
     """
-    counted_s = time.monotonic()
+    counted_s, launched = time.monotonic(), launch()
+    names = {kind.name for kind in launched.types} if launched is not None else set[str]()
 
     def look(there: Sequence[NodeType]) -> float:
         nonlocal counted_s
-        now_s, launched = time.monotonic(), launch()
-        names = set[str]() if launched is None else {kind.name for kind in launched.types}
+        now_s = time.monotonic()
         for machine in there:
             kind, name = told(machine.resources), "head" if machine.is_head else machine.name
-            if machine.is_head or name in names:
+            if names and (machine.is_head or name in names):
                 kind = f"{name} ({kind})"
             seconds[kind] = seconds.get(kind, 0.0) + now_s - counted_s
         counted_s = now_s

@@ -19,7 +19,8 @@ FILL_IN = "FILL_IN"
 KINDS = ("CPU", "GPU")
 UNBOUNDED = 2**31 - 1
 """What KubeRay takes for `maxReplicas` where it is not given."""
-UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
+DECIMAL = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+UNITS = {**DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,9 @@ def _group(path: Path, name: str, row: Mapping[str, Any], is_head: bool = False)
     has = pod["containers"][0].get("resources") or {}
     limits = {**(has.get("requests") or {}), **(has.get("limits") or {})}
     told, started = dict[str, Any](), row.get("rayStartParams") or {}
-    for kind, limit, parameter in (("CPU", "cpu", "num-cpus"), ("GPU", "nvidia.com/gpu", "num-gpus")):
-        if (amount := started.get(parameter, limits.get(limit))) is not None:
+    gpus = next((amount for name, amount in limits.items() if name.endswith("gpu") and str(amount) != "0"), None)
+    for kind, amount, parameter in (("CPU", limits.get("cpu"), "num-cpus"), ("GPU", gpus, "num-gpus")):
+        if (amount := started.get(parameter, amount)) is not None:
             told[kind] = amount
     if own := dict(row.get("resources") or {}):
         told |= own
