@@ -70,6 +70,7 @@ def test_requests_to_s3_are_counted_by_phase(tmp_path: Path) -> None:
     assert whole["compaction"]["LIST segments"] == 16
 
 
+@pytest.mark.slow
 def test_a_small_cluster_is_simulated_and_all_its_chains_are_there(tmp_path: Path) -> None:
     rows = run("scale", tmp_path, "--chains", "64", "--actors", "1", "--chains-per-s", "2000")
     found = {row["name"].removeprefix("scale: "): row["ratio"] for row in rows}

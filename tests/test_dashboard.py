@@ -23,6 +23,7 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
+@pytest.mark.slow
 def test_the_documented_command_shows_the_trials(browser: Browser, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     study = rebuild(url, "demo-sweep", config(), ROWS)

@@ -223,7 +223,8 @@ def test_what_one_actor_leaves_over_the_others_may_spend(store: Store, tmp_path:
     assert (done.sampled, done.withheld, len(asked)) == (96, 0, 96)
 
 
-@pytest.mark.parametrize("flush_s", [0.5, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flush_s", [0.5, 10.0])
 def test_what_may_be_spent_holds_over_the_death_of_an_actor(
     store: Store, tmp_path: Path, model: Model, flush_s: float
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_recording_of_one_problem_in_many_is_selected_from(recipe_file: Path) 
     assert "1 problems taught" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_recording_of_nothing_ends_in_one_line(recipe_file: Path) -> None:
     recording = recipe_file.parent / "rec.jsonl"
     recording.write_text('{"question": "Another?", "thought": "cot", "completions": ["1"]}')

@@ -235,6 +235,7 @@ def test_a_rollout_is_part_of_its_pools_identity_and_a_plain_one_is_not() -> Non
     assert all(identity["rollout"]["version"] == rollouts.VERSION for identity in made)
 
 
+@pytest.mark.slow
 def test_an_engine_gets_the_gpu_that_ray_has(tmp_path: Path) -> None:
     """Ray hands out GPUs by number, whether a machine has them or not."""
     script = tmp_path / "job.py"

@@ -83,6 +83,7 @@ def test_finished_training_is_found_in_s3_and_not_repeated(s3_uri: str) -> None:
     AutoModelForCausalLM.from_pretrained(located)
 
 
+@pytest.mark.slow
 def test_two_workers_follow_the_loss_of_one(store: Store, ray_session: None, tmp_path: Path) -> None:
     one = run(store, CONFIG).lines("metrics.jsonl")
     # In a store of its own, or it would be found there: the number of workers decides nothing.
