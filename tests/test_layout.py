@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"store", "cluster"},
     {"tasks", "thoughts", "solvers", "engines"},
     {"rollouts", "asking", "combining", "intervals", "questions", "overlap", "owned", "metrics"},
-    {"verification", "journal", "instances"},
+    {"judging", "verification", "journal", "instances"},
     {"sampling", "selection"},
     {"evaluation"},
     {"training", "sweep.config"},

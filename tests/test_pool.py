@@ -20,11 +20,12 @@ from retort import sampling
 from retort.asking import student_asked
 from retort.records import SCHEMA_VERSION, Chain, FinishReason, Problem, Request, Verdict, to_table
 from retort.rollouts import Rollout
+from retort.solvers.zygote import Sandbox
 from retort.store import Object, Store, open_store
 from retort.store.artifacts import Address, File, Writer, parquet_bytes
 from retort.store.compaction import compact
 from retort.store.local import LocalStore
-from retort.store.plan import Gap, Plan, PlannedPrompt, distinct, seed, shares
+from retort.store.plan import Gap, Plan, PlannedPrompt, distinct, row_batches, seed, shares
 from retort.store.pool import Key, Pool, answers, content_hash, open_pool, partition_of, pools, rows_digest
 from retort.store.reading import MERGED, SMALL_BYTES, segment_name
 from retort.tasks import arithmetic
@@ -317,7 +318,7 @@ def test_problems_that_ask_the_same_share_their_chains(pool: Pool, store: Store)
     (partition,) = wanted.partitions
     writer = Writer(store, Address("verdicts", 1, {}, {}))
     row = {"plan": 0, "partition": partition, "share": 0, "prompts": [prompt.as_row() for prompt in wanted.prompts]}
-    verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
+    verify_partition(row, Sandbox(), [(wanted.without_prompts(), "m", writer)], VerificationConfig())
     (key,) = store.keys(writer.address.prefix)
     file = writer.put("again", store.get(key))
     verdicts = list(writer.commit([replace(file, name="v.parquet")], {}).records(Verdict))
@@ -345,12 +346,26 @@ def test_a_partition_that_is_verified_in_shares_has_the_same_verdicts(pool: Pool
         for number, share in enumerate(made):
             rows = [prompt.as_row() for prompt in share]
             row = {"plan": 0, "partition": partition, "share": number, "prompts": rows}
-            done = verify_partition(row, [(wanted.without_prompts(), "m", writer)], VerificationConfig())
+            done = verify_partition(row, Sandbox(), [(wanted.without_prompts(), "m", writer)], VerificationConfig())
             assert (done["gone"], done["chains"]) == (0, sum(each.num_chains for each in distinct(share)))
             files += [File(**file) for file in json.loads(done["files"])]
         found.append(sorted(writer.commit(files, {}).records(Verdict), key=lambda each: (each.problem_id, each.index)))
     assert found[0] == found[1]
     assert len(found[0]) == 3 * len(prompts)
+
+
+def test_small_partitions_are_verified_in_one_task(pool: Pool):
+    wanted = plan(problems(200), "cot", pool, 3, 16)
+    together = list(row_batches(wanted.partitions, 10**6, 10**6))
+    assert [[share["partition"] for share in batch] for batch in together] == [list(wanted.partitions)]
+    apart = list(row_batches(wanted.partitions, 100, 12))
+    counts = [sum(prompt["num_chains"] for share in batch for prompt in share["prompts"]) for batch in apart]
+    assert sum(counts) == wanted.num_wanted == 600
+    assert min(counts[:-1]) >= 100
+    assert max(counts) < 112, "a batch ends with the share that fills it"
+    hashes = [prompt["prompt_hash"] for batch in apart for share in batch for prompt in share["prompts"]]
+    assert sorted(hashes) == sorted(prompt.prompt_hash for prompt in wanted.prompts)
+    assert [share["share"] for batch in apart for share in batch][:3] == [0, 1, 2]
 
 
 def test_a_batch_that_is_tried_again_finds_what_is_durable(any_pool: Pool):

@@ -18,16 +18,15 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from retort import answers, logs, prompts
-from retort.cluster import live
-from retort.cluster.skew import Installed, installed
+from retort import answers, prompts
+from retort.judging import CHAINS_AT_ONCE, CHAINS_IN_A_BATCH, judged
 from retort.records import Chain, Problem, Verdict
 from retort.solvers import calculator
 from retort.solvers.zygote import Limits, Sandbox
 from retort.store import Store
 from retort.store.artifacts import Address, Artifact, File, Writer, find
 from retort.store.hashing import digest
-from retort.store.plan import Plan, PlannedPrompt, Until, distinct, prefix, shares, wanted_keys
+from retort.store.plan import Plan, PlannedPrompt, Until, distinct, prefix, row_batches, wanted_keys
 from retort.store.pool import rows_digest
 from retort.thoughts import THOUGHTS
 
@@ -36,9 +35,6 @@ VERSION = 3
 LIBRARIES = ("sympy", "math-verify", "numpy")
 """What computes within the sandbox, beside Python itself."""
 REPORT_EVERY_S = 5.0
-CHAINS_AT_ONCE = 100_000
-"""Chains that a task holds, with their verdicts: 0.3 GB where each has 700 characters. A larger partition is read in
-several tasks, each of which reads through all of its segments."""
 ACCEPTED = ("correct", "unlabelled")
 """Reasons of chains that count as accepted while they are sampled: `unlabelled` where there is no gold answer."""
 
@@ -47,6 +43,9 @@ REASONS = ("correct", "wrong", "no_answer", "truncated", "undecided", "unlabelle
 off; `undecided`: an answer that cannot be compared; `unlabelled`: there is no gold answer; `wrong_step`: the answer is
 right, but a calculator annotation is not (where steps are checked); or what a program or a system of equations came to
 (`solvers.zygote.RUN_REASONS`, `solvers.equations.REASONS`)."""
+
+Work = tuple[Plan, str, Writer]
+"""A plan without its prompts, the id of its model, and the writer of its verdicts."""
 
 
 class VerificationConfig(BaseModel):
@@ -160,21 +159,18 @@ def drawn(prompts: list[PlannedPrompt], verdicts: Iterable[Verdict], until: Unti
 
 
 def verify_partition(
-    row: dict[str, Any], plans: Sequence[tuple[Plan, str, Writer]], config: VerificationConfig
+    row: dict[str, Any], sandbox: Sandbox, plans: Sequence[Work], config: VerificationConfig
 ) -> dict[str, Any]:
     """Read what a share of a partition's prompts wants of the pool, write verdicts as one file of the plan's artifact.
 
     `{plan, partition, share, prompts}` in; the files, a digest of the rows read, counts of reasons and of chains that
-    are `gone` (wanted, and not in the pool) out. `plans` holds each plan without its prompts, its model's id, its
-    writer. Under `until_correct` a second file lists the keys used: how many chains of each prompt.
+    are `gone` (wanted, and not in the pool) out. Under `until_correct` a second file lists how many of each were used.
     """
     plan, model_id, writer = plans[row["plan"]]
     wanted = [PlannedPrompt.from_row(prompt) for prompt in row["prompts"]]
     keys = wanted_keys(wanted)
     chains = plan.pool.chains(row["partition"], keys, plan.max_new_tokens)
-    with Sandbox(config.sandbox) as sandbox:
-        verdicts = _verdicts(plan, wanted, chains, model_id, config, sandbox)
-        protected_by = ", ".join(sandbox.layers) if sandbox.is_in_use else ""
+    verdicts = _verdicts(plan, wanted, chains, model_id, config, sandbox)
     lengths, gone = dict[str, int](), len(keys) - len(chains)
     if plan.until is not None:
         lengths, gone = drawn(wanted, verdicts, plan.until)
@@ -197,19 +193,8 @@ def verify_partition(
         "reasons": list(reasons),
         "counts": list(reasons.values()),
         "logprobs": sum(verdict.logprob is not None for verdict in verdicts),
-        "protected_by": protected_by,
+        "protected_by": ", ".join(sandbox.layers) if sandbox.is_in_use else "",
     }
-
-
-def _task(row: dict[str, Any], driver: Installed, log: logs.Log, **work: Any) -> dict[str, Any]:
-    """`verify_partition` on some machine of the cluster, which logs as the `driver` does.
-
-    Raises:
-        ValueError: it has other versions than the driver, by which the artifact is addressed.
-    """
-    driver.check()
-    logs.configure(log, "%(message)s", replaces=log.is_json)
-    return verify_partition(row, **work)
 
 
 def _put_lengths(writer: Writer, name: str, lengths: Mapping[str, int]) -> File:
@@ -299,32 +284,22 @@ def _verify(plans: Sequence[Plan], store: Store, model_id: str, config: Verifica
 def _judged(
     plans: Sequence[Plan], writers: Sequence[Writer], model_id: str, config: VerificationConfig
 ) -> list[dict[str, Any]]:
-    """What the tasks make of all shares of the plans' partitions."""
-    import ray
-
-    rows = [
-        {"plan": number, "partition": partition, "share": place, "prompts": [prompt.as_row() for prompt in share]}
-        for number, plan in enumerate(plans)
-        for partition, prompts in plan.partitions.items()
-        for place, share in enumerate(shares(prompts, CHAINS_AT_ONCE))
-    ]
+    """What `verify_partition` makes of all shares of the plans' partitions."""
     work = [(plan.without_prompts(), model_id, writer) for plan, writer in zip(plans, writers, strict=True)]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    wanted = [
+        [{"plan": number, **share} for share in batch]
+        for number, plan in enumerate(plans)
+        for batch in row_batches(plan.partitions, CHAINS_IN_A_BATCH, CHAINS_AT_ONCE)
+    ]
     results: list[dict[str, Any]] = []
     done, said_at = 0, time.monotonic()
     total = sum(plan.num_wanted for plan in plans)
-    judging = dataset.map(
-        partial(_task, plans=work, config=config, driver=installed(), log=logs.current()),
-        num_cpus=1,
-        resources=live.verifying() or None,
-    )
-    with live.waiting([live.verification()]):
-        for result in judging.iter_rows():
-            results.append(result)
-            done += result["chains"]
-            if time.monotonic() - said_at > REPORT_EVERY_S:
-                logger.info("verification: %d/%d chains", done, total)
-                said_at = time.monotonic()
+    for result in judged(wanted, partial(verify_partition, plans=work, config=config), config.sandbox):
+        results.append(result)
+        done += result["chains"]
+        if time.monotonic() - said_at > REPORT_EVERY_S:
+            logger.info("verification: %d/%d chains", done, total)
+            said_at = time.monotonic()
     return results
 
 

@@ -44,7 +44,7 @@ def check_scaling(folder: Path, uri: str, *entrypoint: str) -> None:
         cluster.until({}, timeout_s=120)
         assert all(cluster.most(kind) >= 1 for kind in ("sampler", "verifier", "trainer")), cluster.told()
         print(cluster.told())
-        assert cluster.types_with("_task") == {"verifier"}, "verification ran on other machines"
+        assert cluster.types_with("_judge") == {"verifier"}, "verification ran on other machines"
         assert re.search(r"sampling \w+: 1 x \(1 CPU\): 0 of 1 have room, waiting for", done.stdout)
         found = re.search(r"^artifact: s3://[^?]*/(artifacts/report/\w+)\?", done.stdout, re.MULTILINE)
         assert found, done.stdout[-2000:]

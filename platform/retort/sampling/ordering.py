@@ -10,9 +10,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from retort.judging import CHAINS_AT_ONCE, CHAINS_IN_A_BATCH, judged
 from retort.sampling.drawing import Order, accepts
 from retort.solvers.zygote import Sandbox
-from retort.store.plan import CHARACTERS_PER_TOKEN, Gap, Plan, PlannedPrompt, distinct, prefix, united, wanted_keys
+from retort.store.plan import (
+    CHARACTERS_PER_TOKEN,
+    Gap,
+    Plan,
+    PlannedPrompt,
+    distinct,
+    prefix,
+    row_batches,
+    united,
+    wanted_keys,
+)
 from retort.verification import VerificationConfig
 
 BATCH_CHAINS = (16, 256)
@@ -156,36 +167,27 @@ def _cost(gap: Gap) -> float:
 
 
 def _known(plan: Plan, places: set[tuple[str, str]], verification: VerificationConfig) -> dict[str, dict[int, bool]]:
-    """Of each prompt: which of its durable chains are accepted. Judged by Ray, partition by partition."""
-    import ray
-
-    rows = [
-        {"partition": partition, "prompts": [prompt.as_row() for prompt in prompts]}
-        for partition, prompts in plan.partitions.items()
-        if (plan.pool.id, partition) in places
-    ]
-    if not rows:
-        return {}
-    judged = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        partial(_judge_partition, plan=plan.without_prompts(), verification=verification)
-    )
+    """Of each prompt: which of its durable chains are accepted."""
+    there = {each: prompts for each, prompts in plan.partitions.items() if (plan.pool.id, each) in places}
+    work = partial(_judge_partition, plan=plan.without_prompts(), verification=verification)
     found: dict[str, dict[int, bool]] = defaultdict(dict)
-    for row in judged.iter_rows():
+    for row in judged(row_batches(there, CHAINS_IN_A_BATCH, CHAINS_AT_ONCE), work, verification.sandbox):
         for hash_, index, is_accepted in zip(row["hashes"], row["indexes"], row["accepted"], strict=True):
             found[hash_][index] = is_accepted
     return found
 
 
-def _judge_partition(row: dict[str, Any], plan: Plan, verification: VerificationConfig) -> dict[str, Any]:
+def _judge_partition(
+    row: dict[str, Any], sandbox: Sandbox, plan: Plan, verification: VerificationConfig
+) -> dict[str, Any]:
     prompts = [PlannedPrompt.from_row(prompt) for prompt in row["prompts"]]
     askers: dict[str, list[PlannedPrompt]] = defaultdict(list)
     for prompt in prompts:
         askers[prompt.prompt_hash].append(prompt)
     chains = plan.pool.chains(row["partition"], wanted_keys(prompts), plan.max_new_tokens)
-    with Sandbox(verification.sandbox) as sandbox:
-        accepted = [
-            accepts(askers[chain.prompt_hash], chain, plan.max_new_tokens, verification, sandbox) for chain in chains
-        ]
+    accepted = [
+        accepts(askers[chain.prompt_hash], chain, plan.max_new_tokens, verification, sandbox) for chain in chains
+    ]
     return {
         "hashes": [chain.prompt_hash for chain in chains],
         "indexes": [chain.index for chain in chains],

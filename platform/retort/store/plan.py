@@ -4,7 +4,7 @@ A plan lists prompts, not chains, so that thirty chains a problem cost no more m
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -172,6 +172,24 @@ def shares(prompts: Iterable[PlannedPrompt], most: int) -> list[list[PlannedProm
             place = share_of[prompt.prompt_hash] = len(made) - 1
         made[place].append(prompt)
     return made
+
+
+def row_batches(partitions: Mapping[str, list[PlannedPrompt]], least: int, most: int) -> Iterator[list[dict[str, Any]]]:
+    """Shares of partitions, of about `most` chains at most, in batches of at least `least`, but for the last.
+
+    As rows for tasks, `{partition, share, prompts}`: the share's place in its partition, and its prompts as rows.
+    """
+    batch = list[dict[str, Any]]()
+    num_chains = 0
+    for partition, prompts in partitions.items():
+        for place, share in enumerate(shares(prompts, most)):
+            batch.append({"partition": partition, "share": place, "prompts": [each.as_row() for each in share]})
+            num_chains += sum(prompt.num_chains for prompt in distinct(share))
+            if num_chains >= least:
+                yield batch
+                batch, num_chains = [], 0
+    if batch:
+        yield batch
 
 
 def united(plans: Iterable[Plan]) -> list[Plan]:
